@@ -1,0 +1,20 @@
+//! Data for BLIP-2: annotation formats, image transforms, tokenizer, batches, and the built-in data
+//! set `emoji-scenes`.
+//!
+//! The way of the data: an annotation file and an image folder ([`annotations::load`]) give
+//! [`sample::Sample`]s; a [`batch::CaptionSource`] decodes and preprocesses their images
+//! ([`transforms`]) into batches, and a [`loader::PrefetchLoader`] reads those ahead, in an order
+//! that depends on the seed alone.
+
+pub mod annotations;
+pub mod batch;
+pub mod emoji_scenes;
+mod error;
+pub mod loader;
+pub mod sample;
+pub mod skips;
+pub mod tokenizer;
+pub mod transforms;
+
+pub use batch::{CaptionBatch, CaptionSample, Prediction};
+pub use error::DataError;

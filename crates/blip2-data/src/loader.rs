@@ -1,0 +1,336 @@
+//! A prefetching data loader with one fixed order.
+//!
+//! Burn's own multi-threaded loader interleaves the batches of its workers as they finish, so two
+//! runs see two orders. Here the order depends on the seed and the epoch alone, whatever the
+//! number of workers, and a loader can start in the middle of an epoch: both are what an exact
+//! resume needs.
+
+use std::ops::Range;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
+use burn::data::dataset::DatasetError;
+use burn::tensor::Device;
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+
+use crate::DataError;
+
+/// Batches that each worker may hold ready.
+const PREFETCH_PER_WORKER: usize = 2;
+
+/// What a [`PrefetchLoader`] reads from: items by index, made into batches on a device.
+pub trait BatchSource: Send + Sync + 'static {
+    /// What one step of training or evaluation takes.
+    type Batch: Send + 'static;
+
+    /// The number of items of one epoch.
+    fn num_items(&self) -> usize;
+
+    /// Reads `items` (indices below [`num_items`](Self::num_items)) and makes them a batch.
+    ///
+    /// Whatever is random must depend on (seed, `epoch`, index) alone.
+    ///
+    /// # Errors
+    ///
+    /// If an item can't be read and the source does not skip such items.
+    fn batch(
+        &self,
+        epoch: usize,
+        items: &[usize],
+        device: &Device,
+    ) -> Result<Self::Batch, DataError>;
+}
+
+/// Where the next iterator starts: epochs count from 1, batches from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// The epoch, from 1.
+    pub epoch: usize,
+    /// The first batch to read of that epoch, from 0.
+    pub batch: usize,
+}
+
+/// How a [`PrefetchLoader`] cuts an epoch into batches.
+#[derive(Debug, Clone)]
+pub struct LoaderOptions {
+    /// Items a batch.
+    pub batch_size: usize,
+    /// Threads that read ahead; 0 reads in the calling thread.
+    pub num_workers: usize,
+    /// The seed of the order; none keeps the order of the source.
+    pub shuffle: Option<u64>,
+    /// Leaves out a last batch that is not full.
+    pub drop_last: bool,
+}
+
+/// A data loader over a [`BatchSource`]; see the module's documentation.
+pub struct PrefetchLoader<S> {
+    source: Arc<S>,
+    options: LoaderOptions,
+    device: Device,
+    range: Range<usize>,
+    position: Arc<Mutex<Position>>,
+}
+
+impl<S> Clone for PrefetchLoader<S> {
+    /// The clone shares the position.
+    fn clone(&self) -> Self {
+        Self {
+            source: self.source.clone(),
+            options: self.options.clone(),
+            device: self.device.clone(),
+            range: self.range.clone(),
+            position: self.position.clone(),
+        }
+    }
+}
+
+impl<S: BatchSource> PrefetchLoader<S> {
+    /// A loader that makes its batches on `device`, from the start of epoch 1.
+    pub fn new(source: Arc<S>, options: LoaderOptions, device: &Device) -> Self {
+        let range = 0..source.num_items();
+        Self {
+            source,
+            options,
+            device: device.clone(),
+            range,
+            position: Arc::new(Mutex::new(Position { epoch: 1, batch: 0 })),
+        }
+    }
+
+    /// The next iterator starts at `position`, the one after it at the following epoch's start.
+    pub fn seek(&self, position: Position) {
+        *self.position.lock().unwrap_or_else(PoisonError::into_inner) = position;
+    }
+
+    /// Batches of one whole epoch.
+    pub fn num_batches(&self) -> usize {
+        if self.options.drop_last {
+            self.range.len() / self.options.batch_size
+        } else {
+            self.range.len().div_ceil(self.options.batch_size)
+        }
+    }
+
+    /// The items of each batch of `epoch`, in order.
+    fn plan(&self, epoch: usize) -> Vec<Vec<usize>> {
+        let mut order: Vec<usize> = (0..self.source.num_items()).collect();
+        if let Some(seed) = self.options.shuffle {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            rng.set_stream(epoch as u64);
+            order.shuffle(&mut rng);
+        }
+        order[self.range.clone()]
+            .chunks(self.options.batch_size)
+            .take(self.num_batches())
+            .map(<[usize]>::to_vec)
+            .collect()
+    }
+}
+
+impl<S: BatchSource> DataLoader<S::Batch> for PrefetchLoader<S> {
+    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<S::Batch> + 'a> {
+        let start = {
+            let mut position = self.position.lock().unwrap_or_else(PoisonError::into_inner);
+            let start = *position;
+            *position = Position {
+                epoch: start.epoch + 1,
+                batch: 0,
+            };
+            start
+        };
+        let plan = self.plan(start.epoch);
+        let skipped: usize = plan.iter().take(start.batch).map(Vec::len).sum();
+        let total = plan.iter().map(Vec::len).sum();
+        let plan: Arc<Vec<Vec<usize>>> = Arc::new(plan.into_iter().skip(start.batch).collect());
+        let workers = self.options.num_workers.min(plan.len());
+        let queues = (0..workers)
+            .map(|worker| self.spawn(start.epoch, worker, workers, plan.clone()))
+            .collect();
+        Box::new(PrefetchIterator {
+            loader: self,
+            epoch: start.epoch,
+            plan,
+            next: 0,
+            queues,
+            processed: skipped,
+            total,
+            failed: false,
+        })
+    }
+
+    fn num_items(&self) -> usize {
+        if self.options.drop_last {
+            self.num_batches() * self.options.batch_size
+        } else {
+            self.range.len()
+        }
+    }
+
+    fn to_device(&self, device: &Device) -> Arc<dyn DataLoader<S::Batch>> {
+        Arc::new(Self {
+            device: device.clone(),
+            ..self.clone()
+        })
+    }
+
+    fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<S::Batch>> {
+        let range = self.range.start + start..self.range.start + end.min(self.range.len());
+        Arc::new(Self {
+            range,
+            position: Arc::new(Mutex::new(
+                *self.position.lock().unwrap_or_else(PoisonError::into_inner),
+            )),
+            ..self.clone()
+        })
+    }
+}
+
+type Queue<B> = Receiver<Result<B, DataError>>;
+
+impl<S: BatchSource> PrefetchLoader<S> {
+    /// Worker `worker` of `workers` reads every `workers`-th batch, so that taking from the queues
+    /// in turn gives the planned order.
+    fn spawn(
+        &self,
+        epoch: usize,
+        worker: usize,
+        workers: usize,
+        plan: Arc<Vec<Vec<usize>>>,
+    ) -> Queue<S::Batch> {
+        let (sender, receiver) = sync_channel(PREFETCH_PER_WORKER);
+        let (source, device) = (self.source.clone(), self.device.clone());
+        thread::spawn(move || {
+            for items in plan.iter().skip(worker).step_by(workers) {
+                let batch = source.batch(epoch, items, &device);
+                let failed = batch.is_err();
+                // The iterator was dropped, or it stops at this error.
+                if sender.send(batch).is_err() || failed {
+                    break;
+                }
+            }
+        });
+        receiver
+    }
+}
+
+struct PrefetchIterator<'a, S: BatchSource> {
+    loader: &'a PrefetchLoader<S>,
+    epoch: usize,
+    plan: Arc<Vec<Vec<usize>>>,
+    next: usize,
+    queues: Vec<Queue<S::Batch>>,
+    processed: usize,
+    total: usize,
+    failed: bool,
+}
+
+impl<S: BatchSource> Iterator for PrefetchIterator<'_, S> {
+    type Item = Result<S::Batch, DatasetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let items = self.plan.get(self.next).filter(|_| !self.failed)?;
+        let batch = if self.queues.is_empty() {
+            self.loader
+                .source
+                .batch(self.epoch, items, &self.loader.device)
+                .map_err(DatasetError::new)
+        } else {
+            match self.queues[self.next % self.queues.len()].recv() {
+                Ok(batch) => batch.map_err(DatasetError::new),
+                Err(_) => Err(DatasetError::new(std::io::Error::other(
+                    "a data worker panicked; its message is above",
+                ))),
+            }
+        };
+        self.next += 1;
+        self.processed += items.len();
+        self.failed = batch.is_err();
+        Some(batch)
+    }
+}
+
+impl<S: BatchSource> DataLoaderIterator<S::Batch> for PrefetchIterator<'_, S> {
+    fn progress(&self) -> Progress {
+        Progress::new(self.processed, self.total, Some("images".to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Yields the epoch and the items themselves; item 13 can't be read.
+    struct Numbers(usize);
+
+    impl BatchSource for Numbers {
+        type Batch = (usize, Vec<usize>);
+
+        fn num_items(&self) -> usize {
+            self.0
+        }
+
+        fn batch(
+            &self,
+            epoch: usize,
+            items: &[usize],
+            _device: &Device,
+        ) -> Result<Self::Batch, DataError> {
+            if items.contains(&13) {
+                return Err(DataError::EmptySplit {
+                    file: "thirteen".into(),
+                    split: "13".into(),
+                });
+            }
+            Ok((epoch, items.to_vec()))
+        }
+    }
+
+    fn loader(items: usize, num_workers: usize) -> PrefetchLoader<Numbers> {
+        let options = LoaderOptions {
+            batch_size: 3,
+            num_workers,
+            shuffle: Some(7),
+            drop_last: false,
+        };
+        PrefetchLoader::new(Arc::new(Numbers(items)), options, &Device::default())
+    }
+
+    fn epoch(loader: &PrefetchLoader<Numbers>) -> Vec<(usize, Vec<usize>)> {
+        loader.iter().map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn order_is_the_same_for_any_number_of_workers_and_differs_by_epoch() {
+        let (none, four) = (loader(11, 0), loader(11, 4));
+        let first = epoch(&none);
+        assert_eq!(first, epoch(&four));
+        let second = epoch(&none);
+        assert_eq!(second, epoch(&four));
+        assert_ne!(first[0].1, second[0].1);
+        let mut all: Vec<usize> = first.into_iter().flat_map(|(_, items)| items).collect();
+        all.sort_unstable();
+        assert_eq!(all, (0..11).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn seek_continues_inside_an_epoch() {
+        let whole = epoch(&loader(11, 2));
+        let resumed = loader(11, 2);
+        resumed.seek(Position { epoch: 1, batch: 2 });
+        assert_eq!(epoch(&resumed), whole[2..]);
+        assert_eq!(epoch(&resumed)[0].0, 2, "then comes the next epoch");
+    }
+
+    #[test]
+    fn an_unreadable_item_ends_the_epoch_with_its_error() {
+        let mut results: Vec<_> = loader(14, 2).iter().collect();
+        let error = results.pop().unwrap().unwrap_err();
+        assert!(error.to_string().contains("thirteen"), "{error}");
+        assert!(results.iter().all(Result::is_ok));
+    }
+}

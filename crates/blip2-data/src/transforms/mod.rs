@@ -1,0 +1,7 @@
+//! From an image file to the numbers that an image encoder takes.
+
+mod decode;
+mod process;
+
+pub use decode::{DecodeLimits, decode, probe};
+pub use process::{ImageProcessor, ImageProcessorConfig, Resample};

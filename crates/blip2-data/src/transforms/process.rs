@@ -1,0 +1,160 @@
+//! Resize, rescale, normalise: `BlipImageProcessor`.
+
+use fast_image_resize::images::Image;
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use image::RgbImage;
+use serde::{Deserialize, Serialize};
+
+use crate::DataError;
+
+/// How images become tensors. Every field is written out: no hidden default.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageProcessorConfig {
+    /// Height and width after resizing, in pixels; the aspect ratio is not kept.
+    pub size: [usize; 2],
+    /// The filter of the resize.
+    pub resample: Resample,
+    /// Subtracted from each channel after scaling to 0–1.
+    pub image_mean: [f32; 3],
+    /// Divides each channel after that.
+    pub image_std: [f32; 3],
+}
+
+/// Resize filters, with antialiasing as in Pillow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resample {
+    /// Pillow's bicubic: a convolution with a = −0.5.
+    Bicubic,
+    /// Pillow's bilinear.
+    Bilinear,
+}
+
+/// Turns decoded images into normalised values.
+#[derive(Debug, Clone)]
+pub struct ImageProcessor {
+    config: ImageProcessorConfig,
+}
+
+impl ImageProcessorConfig {
+    /// Checks the fields.
+    ///
+    /// # Errors
+    ///
+    /// Names the field.
+    pub fn init(&self) -> Result<ImageProcessor, DataError> {
+        let error = |field: &str, reason: &str| {
+            Err(DataError::Config {
+                field: format!("data_preprocessor.{field}"),
+                reason: reason.into(),
+            })
+        };
+        if self.size.contains(&0) || self.size.iter().any(|&side| side > 1 << 14) {
+            return error("size", "must be between 1 and 16384");
+        }
+        if self
+            .image_std
+            .iter()
+            .any(|&std| !(std > 0.0 && std.is_finite()))
+        {
+            return error("image_std", "must be positive numbers");
+        }
+        if self.image_mean.iter().any(|mean| !mean.is_finite()) {
+            return error("image_mean", "must be numbers");
+        }
+        Ok(ImageProcessor {
+            config: self.clone(),
+        })
+    }
+}
+
+impl ImageProcessor {
+    /// Height and width of the result.
+    pub fn size(&self) -> (usize, usize) {
+        (self.config.size[0], self.config.size[1])
+    }
+
+    /// Resizes to 8-bit values as Pillow does, then scales and normalises them.
+    ///
+    /// Returns `[3, height, width]`, row-major.
+    pub fn process(&self, image: &RgbImage) -> Vec<f32> {
+        let pixels = self.resize(image);
+        let area = self.config.size[0] * self.config.size[1];
+        let mut values = vec![0.0; 3 * area];
+        for (channel, plane) in values.chunks_exact_mut(area).enumerate() {
+            let (mean, std) = (
+                self.config.image_mean[channel],
+                self.config.image_std[channel],
+            );
+            for (value, pixel) in plane.iter_mut().zip(pixels.chunks_exact(3)) {
+                *value = (f32::from(pixel[channel]) / 255.0 - mean) / std;
+            }
+        }
+        values
+    }
+
+    /// Interleaved RGB of the target size.
+    fn resize(&self, image: &RgbImage) -> Vec<u8> {
+        let (height, width) = (self.config.size[0] as u32, self.config.size[1] as u32);
+        if image.dimensions() == (width, height) {
+            return image.as_raw().clone();
+        }
+        let filter = match self.config.resample {
+            Resample::Bicubic => FilterType::CatmullRom,
+            Resample::Bilinear => FilterType::Bilinear,
+        };
+        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
+        let mut target = Image::new(width, height, PixelType::U8x3);
+        let (source_width, source_height) = image.dimensions();
+        let source = Image::from_vec_u8(
+            source_width,
+            source_height,
+            image.as_raw().clone(),
+            PixelType::U8x3,
+        );
+        // Both have three bytes a pixel and a positive size, so neither call can fail.
+        if let Ok(source) = source {
+            let _ = Resizer::new().resize(&source, &mut target, &options);
+        }
+        target.into_vec()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use image::Rgb;
+
+    use super::*;
+
+    fn config(size: [usize; 2]) -> ImageProcessorConfig {
+        ImageProcessorConfig {
+            size,
+            resample: Resample::Bicubic,
+            image_mean: [0.5, 0.25, 0.0],
+            image_std: [0.5, 1.0, 2.0],
+        }
+    }
+
+    #[test]
+    fn channels_are_planes_and_normalised() {
+        let image = RgbImage::from_pixel(7, 5, Rgb([255, 0, 51]));
+        let values = config([2, 3]).init().unwrap().process(&image);
+        assert_eq!(values.len(), 18);
+        for (channel, expected) in [1.0, -0.25, 0.1].into_iter().enumerate() {
+            for value in &values[channel * 6..channel * 6 + 6] {
+                assert!((value - expected).abs() < 1e-6, "{channel}: {value}");
+            }
+        }
+    }
+
+    #[test]
+    fn impossible_fields_are_named() {
+        let mut zero_std = config([4, 4]);
+        zero_std.image_std[1] = 0.0;
+        for (config, field) in [(config([0, 4]), "size"), (zero_std, "image_std")] {
+            let error = config.init().unwrap_err().to_string();
+            assert!(error.contains(field), "{error}");
+        }
+    }
+}

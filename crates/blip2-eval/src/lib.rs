@@ -1,0 +1,44 @@
+//! COCO caption scores in pure Rust: strings in, scores out; no model, no tensors.
+//!
+//! A [`Scorer`] tokenizes the references and counts their n-grams once, and then scores any number
+//! of candidate sets against them:
+//!
+//! ```
+//! use blip2_eval::{Captions, Metric, Scorer};
+//!
+//! let references: Captions = [
+//!     ("1".to_string(), vec!["A dog runs on grass.".to_string(), "a running dog".to_string()]),
+//!     ("2".to_string(), vec!["Two cats sleep.".to_string()]),
+//! ]
+//! .into();
+//! let candidates = [
+//!     ("1".to_string(), "a dog runs on grass".to_string()),
+//!     ("2".to_string(), "two dogs sleep".to_string()),
+//! ]
+//! .into();
+//! let report = Scorer::new(&references)?.score(&candidates, &[Metric::Bleu, Metric::Cider])?;
+//! assert!(report.scores.get("Bleu_1").unwrap() > 0.8);
+//! assert!(report.per_image["1"].get("CIDEr") > report.per_image["2"].get("CIDEr"));
+//! # Ok::<(), blip2_eval::EvalError>(())
+//! ```
+
+mod bleu;
+mod cider;
+mod error;
+mod formats;
+mod ngrams;
+mod ptb_tokenizer;
+mod report;
+mod rouge_l;
+mod scorer;
+
+use std::collections::BTreeMap;
+
+pub use error::EvalError;
+pub use formats::{read_coco_references, read_coco_results};
+pub use ptb_tokenizer::tokenize;
+pub use report::{Metric, Report, Scores};
+pub use scorer::Scorer;
+
+/// Captions by image id; ids are opaque.
+pub type Captions = BTreeMap<String, Vec<String>>;

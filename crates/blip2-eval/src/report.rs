@@ -1,0 +1,102 @@
+//! Metrics and their values.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use serde::de::{MapAccess, Visitor};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::EvalError;
+
+/// What can be computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Metric {
+    /// `Bleu_1` to `Bleu_4`.
+    Bleu,
+    /// `ROUGE_L`.
+    RougeL,
+    /// `CIDEr`, as pycocoevalcap's `Cider` computes it.
+    Cider,
+    /// `CIDErD`, as the paper defines CIDEr-D: the same with counts clipped in the norms' place.
+    CiderD,
+}
+
+impl FromStr for Metric {
+    type Err = EvalError;
+
+    fn from_str(name: &str) -> Result<Self, EvalError> {
+        match name.to_ascii_lowercase().replace(['-', '_'], "").as_str() {
+            "bleu" => Ok(Self::Bleu),
+            "rougel" | "rouge" => Ok(Self::RougeL),
+            "cider" => Ok(Self::Cider),
+            "ciderd" => Ok(Self::CiderD),
+            _ => Err(EvalError::UnknownMetric { name: name.into() }),
+        }
+    }
+}
+
+/// Values by name, in the order in which they are always shown; fractions.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Scores(Vec<(String, f64)>);
+
+impl Scores {
+    /// The value of `name`, for example `Bleu_4`.
+    pub fn get(&self, name: &str) -> Option<f64> {
+        self.iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| value)
+    }
+
+    /// Names and values in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), *value))
+    }
+
+    pub(crate) fn push(&mut self, name: &str, value: f64) {
+        self.0.push((name.to_string(), value));
+    }
+}
+
+impl Serialize for Scores {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, value) in &self.0 {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Scores {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Scores;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                f.write_str("scores by name")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Scores, A::Error> {
+                let mut scores = Scores::default();
+                while let Some((name, value)) = map.next_entry::<String, f64>()? {
+                    scores.push(&name, value);
+                }
+                Ok(scores)
+            }
+        }
+
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+/// Scores of the whole set and of each image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// Of the whole set.
+    pub scores: Scores,
+    /// Of each image.
+    pub per_image: BTreeMap<String, Scores>,
+}

@@ -1,0 +1,109 @@
+//! The command line `blip2`: results to stdout, everything else to stderr, exit codes 0, 1, 2, 130.
+
+mod caption;
+mod data;
+mod evaluate;
+mod inspect;
+mod logging;
+mod model;
+mod score;
+mod train;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::RunError;
+
+/// Train, evaluate and run BLIP-2 image captioners.
+#[derive(Debug, Parser)]
+#[command(name = "blip2", version, about, long_about = None)]
+struct Cli {
+    /// Where to compute: BACKEND or BACKEND:INDEX; without it the backend this binary was built for.
+    #[arg(long, global = true, value_name = "DEVICE")]
+    device: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train from a config, or go on with a run.
+    Train(train::Args),
+    /// Caption images.
+    Caption(caption::Args),
+    /// Loss and COCO scores of a model on annotated images.
+    Evaluate(evaluate::Args),
+    /// COCO scores of a result file against an annotation file.
+    Score(score::Args),
+    /// Parameters of a model or config, part by part.
+    Inspect(inspect::Args),
+    /// Write a built-in data set.
+    #[command(subcommand)]
+    Data(data::Command),
+}
+
+/// Reads the command line, does the work, gives the exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to stdout with code 0, mistakes to stderr with code 2.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    logging::install();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), RunError> {
+    let device = || crate::device::parse(cli.device.as_deref());
+    match cli.command {
+        Command::Train(args) => train::run(args, &device()?),
+        Command::Caption(args) => caption::run(args, &device()?),
+        Command::Evaluate(args) => evaluate::run(args, &device()?),
+        Command::Score(args) => score::run(args),
+        Command::Inspect(args) => inspect::run(args, &device()?),
+        Command::Data(command) => data::run(command),
+    }
+}
+
+/// A progress bar on stderr: drawn on a terminal, a line now and then in a pipe would only be noise.
+pub(crate) fn bar(what: &str) -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    bar.set_draw_target(if std::io::stderr().is_terminal() {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    });
+    if let Ok(style) =
+        ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {per_sec} ETA {eta}")
+    {
+        bar.set_style(style);
+    }
+    bar.set_message(what.to_string());
+    bar
+}
+
+/// Writes a line of results; a closed pipe (`| head`) is no error.
+pub(crate) fn result_line(line: &str) -> Result<(), RunError> {
+    use std::io::Write;
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.map_err(RunError::io("stdout")),
+    }
+}
+
+/// Compact JSON.
+pub(crate) fn json<T: serde::Serialize>(value: &T) -> Result<String, RunError> {
+    serde_json::to_string(value).map_err(|error| RunError::io("stdout")(error.into()))
+}

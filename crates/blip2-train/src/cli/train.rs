@@ -1,0 +1,66 @@
+//! `blip2 train`.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+
+use crate::RunError;
+use crate::recipe_file;
+use crate::run::{RunFolder, StopSignal};
+use crate::train::Start;
+
+/// The config of a run without `--config`.
+const DEFAULT_CONFIG: &str = "configs/emoji-scenes.toml";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The experiment; without it the built-in default, configs/emoji-scenes.toml.
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    config: Option<PathBuf>,
+    /// Overrides one field, for example train.epochs=2; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", conflicts_with = "resume")]
+    set: Vec<String>,
+    /// Goes on with the run in this folder.
+    #[arg(long, value_name = "RUN_DIR", conflicts_with = "out")]
+    resume: Option<PathBuf>,
+    /// The run's folder; without it runs/NAME-OF-CONFIG, numbered if it exists.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
+    let start = match &args.resume {
+        Some(folder) => Start::resume(folder)?,
+        None => {
+            let config = match args.config {
+                Some(config) => config,
+                None => default_config()?,
+            };
+            let recipe = recipe_file::read(&config, &args.set)?;
+            let out = args.out.unwrap_or_else(|| {
+                let name = config.file_stem().unwrap_or_default().to_string_lossy();
+                RunFolder::free_name(&name)
+            });
+            Start::new_run(recipe, &out)?
+        }
+    };
+    super::logging::to_run(&start.folder)?;
+    eprintln!("run folder: {}", start.folder.path().display());
+    let stop = StopSignal::install()?;
+    crate::train::run(start, device, &stop)
+}
+
+/// The default config in the current folder or one above it, or where this binary was built.
+fn default_config() -> Result<PathBuf, RunError> {
+    let here = std::env::current_dir().map_err(RunError::io("."))?;
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
+    here.ancestors()
+        .chain(built)
+        .map(|folder| folder.join(DEFAULT_CONFIG))
+        .find(|config| config.is_file())
+        .ok_or_else(|| {
+            RunError::Usage(format!(
+                "{DEFAULT_CONFIG} is not in this folder or above it; name a config with --config"
+            ))
+        })
+}

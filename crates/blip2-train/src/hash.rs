@@ -1,0 +1,54 @@
+//! Hashes that prove that frozen weights stay what they are.
+
+use std::collections::BTreeMap;
+
+use blip2::{Blip2Caption, Tower};
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::Tensor;
+use sha2::{Digest, Sha256};
+
+/// SHA-256 over every weight of each frozen tower, in hex, by the tower's name.
+pub fn tower_hashes(model: &Blip2Caption) -> BTreeMap<String, String> {
+    let mut hashes = BTreeMap::new();
+    if let Tower::Frozen(tower) = &model.vision_backbone {
+        hashes.insert("vision_backbone".to_string(), weights_sha256(tower));
+    }
+    if let Tower::Frozen(tower) = &model.text_backbone {
+        hashes.insert("text_backbone".to_string(), weights_sha256(tower));
+    }
+    hashes
+}
+
+/// SHA-256 over the bytes of every weight of `module`, in the module's order; in hex.
+pub fn weights_sha256<M: Module>(module: &M) -> String {
+    let mut visitor = Hasher(Sha256::new());
+    module.visit(&mut visitor);
+    let digest = visitor.0.finalize();
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+struct Hasher(Sha256);
+
+impl ModuleVisitor for Hasher {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.0.update(param.val().into_data().as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::nn::LinearConfig;
+    use burn::tensor::Device;
+
+    use super::*;
+
+    #[test]
+    fn one_changed_weight_changes_the_hash() {
+        let linear = LinearConfig::new(3, 2).init(&Device::default());
+        let before = weights_sha256(&linear);
+        assert_eq!(before, weights_sha256(&linear.clone()));
+        let mut changed = linear.clone();
+        changed.weight = changed.weight.map(|weight| weight + 1e-6);
+        assert_ne!(before, weights_sha256(&changed));
+    }
+}

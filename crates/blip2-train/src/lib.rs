@@ -1,0 +1,19 @@
+//! Recipes for BLIP-2: training through Burn's learner, checkpoints and resume, evaluation,
+//! reports; and the command line `blip2`.
+
+pub mod cli;
+pub mod data;
+pub mod device;
+mod error;
+pub mod evaluate;
+pub mod hash;
+pub mod optim;
+pub mod recipe;
+pub mod recipe_file;
+pub mod report;
+pub mod run;
+pub mod schedule;
+pub mod tasks;
+pub mod train;
+
+pub use error::RunError;

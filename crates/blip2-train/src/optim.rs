@@ -1,0 +1,107 @@
+//! AdamW with LAVIS's parameter groups, and clipping by the global gradient norm.
+
+use burn::module::{Module, ModuleVisitor, Param, ParamGroup};
+use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
+use burn::tensor::Tensor;
+
+use crate::recipe::OptimizerConfig;
+
+/// Parameters without weight decay: biases and the scales of norms. These are all the
+/// one-dimensional parameters, as in LAVIS (`RunnerBase.optimizer`).
+const NO_DECAY: &str = r"(^|\.)(bias|gamma|beta)$";
+
+/// AdamW in two groups, with and without weight decay.
+pub fn optimizer(config: &OptimizerConfig) -> ModuleOptimizer {
+    let [beta_1, beta_2] = config.betas;
+    let adamw = AdamWConfig::new()
+        .with_beta_1(beta_1)
+        .with_beta_2(beta_2)
+        .with_epsilon(config.eps);
+    let no_decay = ParamGroup::from_regex(NO_DECAY).expect("the pattern is a constant");
+    adamw
+        .clone()
+        .with_weight_decay(config.weight_decay)
+        .init()
+        .with_group(no_decay, adamw.with_weight_decay(0.0).build(), None)
+}
+
+/// Scales `grads` down so that their global norm is at most `max_norm`; returns the norm before.
+///
+/// Burn's own clipping looks at each parameter alone; this is `torch.nn.utils.clip_grad_norm_`.
+pub fn clip_grad_norm<M: Module>(
+    module: &M,
+    grads: GradientsParams,
+    max_norm: Option<f64>,
+) -> (GradientsParams, f64) {
+    let mut norm = SquaredNorm {
+        grads: &grads,
+        sum: 0.0,
+    };
+    module.visit(&mut norm);
+    let norm = norm.sum.sqrt();
+    match max_norm {
+        Some(max_norm) if norm > max_norm => {
+            // The epsilon of torch.
+            (scale_grads(module, grads, max_norm / (norm + 1e-6)), norm)
+        }
+        _ => (grads, norm),
+    }
+}
+
+/// Multiplies all gradients by `factor`.
+pub fn scale_grads<M: Module>(module: &M, grads: GradientsParams, factor: f64) -> GradientsParams {
+    let mut scale = Scale { grads, factor };
+    module.visit(&mut scale);
+    scale.grads
+}
+
+struct SquaredNorm<'a> {
+    grads: &'a GradientsParams,
+    sum: f64,
+}
+
+impl ModuleVisitor for SquaredNorm<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(grad) = self.grads.get::<D>(param.id) {
+            self.sum += f64::from(grad.square().sum().into_scalar::<f32>());
+        }
+    }
+}
+
+struct Scale {
+    grads: GradientsParams,
+    factor: f64,
+}
+
+impl ModuleVisitor for Scale {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(grad) = self.grads.remove::<D>(param.id) {
+            self.grads.register(param.id, grad.mul_scalar(self.factor));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::nn::LinearConfig;
+    use burn::tensor::Device;
+
+    use super::*;
+
+    #[test]
+    fn clipping_scales_all_gradients_to_the_global_norm() {
+        let device = Device::default().autodiff();
+        let module = LinearConfig::new(2, 2).init(&device);
+        let input = Tensor::<2>::from_data([[3.0, 4.0]], &device);
+        let grads = module.forward(input).sum().backward();
+        let grads = GradientsParams::from_grads(grads, &module);
+        // d/dW = [[3, 3], [4, 4]], d/db = [1, 1]: the squares sum to 52.
+        let (grads, norm) = clip_grad_norm(&module, grads, Some(1.0));
+        assert!((norm - 52f64.sqrt()).abs() < 1e-5, "{norm}");
+        let (grads, norm) = clip_grad_norm(&module, grads, None);
+        assert!((norm - 1.0).abs() < 1e-5, "{norm}");
+        let bias = grads.get::<1>(module.bias.as_ref().unwrap().id).unwrap();
+        let bias: Vec<f32> = bias.into_data().try_to_vec().unwrap();
+        assert!((f64::from(bias[0]) - 1.0 / 52f64.sqrt()).abs() < 1e-5);
+    }
+}

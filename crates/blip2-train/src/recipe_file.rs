@@ -1,0 +1,196 @@
+//! Reading a recipe: the file, `--set` on top, relative paths made absolute.
+
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+
+use crate::RunError;
+use crate::recipe::Recipe;
+
+/// Fields that are paths, wherever they stand. Those of a file are relative to the file's folder,
+/// those of `--set` to the current folder.
+const PATH_KEYS: [&str; 9] = [
+    "annotations",
+    "checkpoint",
+    "emoji_scenes",
+    "export",
+    "images",
+    "tokenizer",
+    "train_instances",
+    "val_instances",
+    "weights",
+];
+
+/// Reads the recipe in `file` with `set` (`key=value`, dotted keys) on top.
+///
+/// # Errors
+///
+/// A missing or broken file, an unknown or missing field, a value that is not TOML; the message
+/// names the field.
+pub fn read(file: &Path, set: &[String]) -> Result<Recipe, RunError> {
+    let config_error = |reason: String| RunError::Config {
+        file: file.to_path_buf(),
+        reason,
+    };
+    let text = std::fs::read_to_string(file).map_err(|error| config_error(error.to_string()))?;
+    let mut table: Table = text
+        .parse()
+        .map_err(|error: toml::de::Error| config_error(error.to_string().trim().to_string()))?;
+    let folder = file.parent().unwrap_or(Path::new("."));
+    absolute_paths(&mut table, &absolute(folder));
+    let here = absolute(Path::new("."));
+    for assignment in set {
+        apply(&mut table, assignment, &here)
+            .map_err(|reason| RunError::Usage(format!("--set {assignment}: {reason}")))?;
+    }
+    let recipe: Recipe =
+        serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
+            let path = error.path().to_string();
+            let reason = error.into_inner().to_string();
+            let reason = reason.trim();
+            config_error(if path == "." {
+                reason.to_string()
+            } else {
+                format!("field `{path}`: {reason}")
+            })
+        })?;
+    recipe.validate().map_err(config_error)?;
+    Ok(recipe)
+}
+
+/// The recipe as the TOML text that [`read`] takes back.
+pub fn write(recipe: &Recipe) -> Result<String, RunError> {
+    toml::to_string_pretty(recipe).map_err(|error| RunError::Usage(error.to_string()))
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
+}
+
+fn absolute_paths(table: &mut Table, base: &Path) {
+    for (key, value) in table.iter_mut() {
+        match value {
+            Value::String(path) if PATH_KEYS.contains(&key.as_str()) => {
+                *path = join(base, path);
+            }
+            Value::Table(inner) => absolute_paths(inner, base),
+            Value::Array(items) => {
+                for item in items {
+                    if let Value::Table(inner) = item {
+                        absolute_paths(inner, base);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// `base/path` without `.` and `..`, so that the run's config reads well.
+fn join(base: &Path, path: &str) -> String {
+    let mut joined = PathBuf::new();
+    for part in base.join(path).components() {
+        match part {
+            std::path::Component::ParentDir => {
+                joined.pop();
+            }
+            std::path::Component::CurDir => {}
+            part => joined.push(part),
+        }
+    }
+    joined.display().to_string()
+}
+
+fn apply(table: &mut Table, assignment: &str, here: &Path) -> Result<(), String> {
+    let (key, value) = assignment
+        .split_once('=')
+        .ok_or("write it as key=value, for example train.epochs=2")?;
+    let keys: Vec<&str> = key.trim().split('.').collect();
+    let (last, parents) = keys.split_last().ok_or("the key is empty")?;
+    let mut value = parse_value(value.trim());
+    if let (Value::String(path), true) = (&mut value, PATH_KEYS.contains(last)) {
+        *path = join(here, path);
+    }
+    let mut table = table;
+    for parent in parents {
+        table = child(table, parent)?;
+    }
+    table.insert((*last).to_string(), value);
+    Ok(())
+}
+
+/// The table `name` in `table`; `test[1]`, in the way of the error messages, is an array's entry.
+fn child<'a>(table: &'a mut Table, name: &str) -> Result<&'a mut Table, String> {
+    let (name, index) = match name.strip_suffix(']').and_then(|name| name.split_once('[')) {
+        Some((name, index)) => (
+            name,
+            Some(
+                index
+                    .parse::<usize>()
+                    .map_err(|_| format!("`{index}` is no index"))?,
+            ),
+        ),
+        None => (name, None),
+    };
+    let entry = table
+        .entry(name)
+        .or_insert_with(|| Value::Table(Table::new()));
+    let entry = match (entry, index) {
+        (Value::Array(items), Some(index)) => {
+            let count = items.len();
+            items
+                .get_mut(index)
+                .ok_or(format!("`{name}` has {count} entries"))?
+        }
+        (entry, None) => entry,
+        (_, Some(_)) => return Err(format!("`{name}` is no array")),
+    };
+    entry.as_table_mut().ok_or(format!("`{name}` is no table"))
+}
+
+/// A TOML value, or else the text itself, so that strings need no quotes on a command line.
+fn parse_value(text: &str) -> Value {
+    format!("value = {text}")
+        .parse::<Table>()
+        .ok()
+        .and_then(|mut table| table.remove("value"))
+        .unwrap_or_else(|| Value::String(text.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn set_reaches_nested_tables_and_arrays_and_keeps_types() {
+        let mut table: Table = "a = 1\n[b]\nc = 2\n[[t]]\nname = \"x\"".parse().unwrap();
+        let here = Path::new("/here");
+        for assignment in [
+            "b.c=3",
+            "b.d.e=[1, 2]",
+            "t[0].name=y",
+            "t[0].images=../pics",
+            "f=text",
+        ] {
+            apply(&mut table, assignment, here).unwrap();
+        }
+        assert_eq!(table["b"]["c"], Value::Integer(3));
+        assert_eq!(table["b"]["d"]["e"].as_array().unwrap().len(), 2);
+        assert_eq!(table["t"][0]["name"].as_str(), Some("y"));
+        assert_eq!(table["t"][0]["images"].as_str(), Some("/pics"));
+        assert_eq!(table["f"].as_str(), Some("text"));
+        for assignment in ["noequals", "a.b=1", "t[7].x=1", "b[0].x=1"] {
+            assert!(apply(&mut table, assignment, here).is_err(), "{assignment}");
+        }
+    }
+
+    #[test]
+    fn paths_of_a_file_are_relative_to_it() {
+        let mut table: Table = "[m]\nweights = \"x/../towers\"\nname = \"x\""
+            .parse()
+            .unwrap();
+        absolute_paths(&mut table, Path::new("/configs"));
+        assert_eq!(table["m"]["weights"].as_str(), Some("/configs/towers"));
+        assert_eq!(table["m"]["name"].as_str(), Some("x"));
+    }
+}

@@ -1,0 +1,65 @@
+//! `report.html`: one self-contained page that shows what a run did.
+
+mod curves;
+mod page;
+mod parameters;
+
+use std::sync::Arc;
+
+use blip2::Blip2Caption;
+use blip2_data::CaptionSample;
+use blip2_data::annotations::Skipped;
+use blip2_data::sample::Sample;
+use blip2_eval::Scores;
+
+pub use parameters::{PartRow, parameter_rows, parameter_table};
+
+use crate::RunError;
+use crate::recipe::Recipe;
+use crate::run::{MetricsFile, RunFolder, write_atomic};
+use crate::train::FinalScores;
+
+/// Images of each test split in the grid.
+const GRID_IMAGES: usize = 18;
+
+/// A test split with its captions: name, samples, captioned samples.
+pub type Shown = (String, Arc<Vec<Sample>>, Vec<CaptionSample>);
+
+/// Writes the report of a finished run.
+///
+/// # Errors
+///
+/// If a file can't be read or written.
+pub fn write(
+    folder: &RunFolder,
+    recipe: &Recipe,
+    model: &Blip2Caption,
+    scores: &FinalScores,
+    shown: &[Shown],
+    skipped: &[Skipped],
+) -> Result<(), RunError> {
+    let records = if folder.metrics().exists() {
+        MetricsFile::read(&folder.metrics())?
+    } else {
+        Vec::new()
+    };
+    let page = page::Page {
+        folder,
+        recipe,
+        parts: parameter_rows(model),
+        scores,
+        shown,
+        skipped,
+        records: &records,
+    };
+    write_atomic(&folder.report(), page.html()?.as_bytes())
+}
+
+/// `Bleu_4 41.2  ROUGE_L 60.3  CIDEr 123.4`: ×100, as papers print them.
+pub fn score_line(scores: &Scores) -> String {
+    scores
+        .iter()
+        .map(|(name, value)| format!("{name} {:.1}", value * 100.0))
+        .collect::<Vec<_>>()
+        .join("  ")
+}

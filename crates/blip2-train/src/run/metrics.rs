@@ -1,0 +1,157 @@
+//! `metrics.jsonl`: one line for each optimizer step and each validation.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::folder::write_atomic;
+use crate::RunError;
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Record {
+    /// An optimizer step.
+    Train {
+        /// Optimizer steps done, this one included.
+        step: usize,
+        /// The epoch, from 1.
+        epoch: usize,
+        /// The mean loss of the step's batches.
+        loss: f64,
+        /// The learning rate.
+        lr: f64,
+        /// The global gradient norm before clipping.
+        grad_norm: f64,
+        /// Images (or documents) of the step.
+        items: usize,
+        /// Items a second, forward, backward, optimizer and waiting for data.
+        items_per_s: f64,
+    },
+    /// The validation after an epoch.
+    Valid {
+        /// Optimizer steps done.
+        step: usize,
+        /// The epoch, from 1.
+        epoch: usize,
+        /// The mean loss over the validation split.
+        loss: f64,
+        /// The name of `score`: `CIDEr` or an accuracy.
+        metric: String,
+        /// The score that chooses the best checkpoint; a fraction.
+        score: f64,
+        /// Seconds.
+        seconds: f64,
+    },
+}
+
+impl Record {
+    /// Optimizer steps done when it was written.
+    pub fn step(&self) -> usize {
+        match self {
+            Self::Train { step, .. } | Self::Valid { step, .. } => *step,
+        }
+    }
+}
+
+/// The file, open for appending.
+#[derive(Debug)]
+pub struct MetricsFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl MetricsFile {
+    /// Opens `path` and drops lines after `step`: a resumed run writes them anew.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be read or written.
+    pub fn open(path: &Path, step: usize) -> Result<Self, RunError> {
+        if path.exists() {
+            let mut text = String::new();
+            for record in Self::read(path)? {
+                if record.step() <= step {
+                    text += &line(&record);
+                }
+            }
+            write_atomic(path, text.as_bytes())?;
+        }
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .map_err(RunError::io(path))?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            file,
+        })
+    }
+
+    /// Appends one line.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be written.
+    pub fn append(&mut self, record: &Record) -> Result<(), RunError> {
+        self.file
+            .write_all(line(record).as_bytes())
+            .map_err(RunError::io(&self.path))
+    }
+
+    /// All whole lines of a metrics file. A last line that a kill cut off is left out.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be read.
+    pub fn read(path: &Path) -> Result<Vec<Record>, RunError> {
+        let file = File::open(path).map_err(RunError::io(path))?;
+        let lines = BufReader::new(file)
+            .lines()
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(RunError::io(path))?;
+        Ok(lines
+            .iter()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect())
+    }
+}
+
+fn line(record: &Record) -> String {
+    // Numbers and short strings always serialise.
+    serde_json::to_string(record).unwrap_or_default() + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn train(step: usize) -> Record {
+        Record::Train {
+            step,
+            epoch: 1,
+            loss: 0.5,
+            lr: 1e-3,
+            grad_norm: 1.0,
+            items: 8,
+            items_per_s: 10.0,
+        }
+    }
+
+    #[test]
+    fn a_resumed_run_drops_later_lines_and_a_torn_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let mut file = MetricsFile::open(&path, 0).unwrap();
+        for step in 1..=3 {
+            file.append(&train(step)).unwrap();
+        }
+        file.file.write_all(b"{\"kind\":\"tra").unwrap();
+        let mut file = MetricsFile::open(&path, 2).unwrap();
+        file.append(&train(3)).unwrap();
+        let expected: Vec<Record> = (1..=3).map(train).collect();
+        assert_eq!(MetricsFile::read(&path).unwrap(), expected);
+    }
+}

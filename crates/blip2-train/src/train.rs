@@ -1,0 +1,216 @@
+//! A whole run: data, model, training, final scores, report.
+
+mod captioner;
+mod towers;
+
+pub use captioner::{ConstantCaption, FinalScores};
+
+use std::io::IsTerminal;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use blip2_data::loader::{BatchSource, PrefetchLoader};
+use burn::data::dataloader::DataLoader;
+use burn::module::Module;
+use burn::optim::ModuleOptimizer;
+use burn::tensor::Device;
+use burn_train::logger::MetricLogger;
+use burn_train::metric::store::{EpochSummary, MetricsUpdate, Split};
+use burn_train::metric::{LossMetric, MetricDefinition, NumericEntry};
+use burn_train::{Learner, SupervisedTraining, TrainingStrategy};
+
+use crate::RunError;
+use crate::optim::optimizer;
+use crate::recipe::{Recipe, TaskKind};
+use crate::recipe_file;
+use crate::run::checkpoint::{self, Found, State};
+use crate::run::{
+    Outcome, PlainRenderer, RunFolder, ScoreHook, StopSignal, TrainLoop, write_atomic,
+};
+use crate::schedule::WarmupCosine;
+use crate::tasks::{ScoreMetric, Task};
+
+/// Where a run begins.
+#[derive(Debug)]
+pub struct Start {
+    /// The complete recipe.
+    pub recipe: Recipe,
+    /// The run's folder.
+    pub folder: RunFolder,
+    /// The checkpoint to go on from.
+    pub resume: Option<Found>,
+}
+
+impl Start {
+    /// A new run of `recipe` in the folder `out`.
+    ///
+    /// # Errors
+    ///
+    /// If the folder can't be made, or holds a run.
+    pub fn new_run(recipe: Recipe, out: &Path) -> Result<Self, RunError> {
+        let folder = RunFolder::create(out)?;
+        write_atomic(&folder.config(), recipe_file::write(&recipe)?.as_bytes())?;
+        Ok(Self {
+            recipe,
+            folder,
+            resume: None,
+        })
+    }
+
+    /// Goes on with the run in `path` at its newest whole checkpoint, or at its start.
+    ///
+    /// # Errors
+    ///
+    /// If it is no run folder, or its config can't be read.
+    pub fn resume(path: &Path) -> Result<Self, RunError> {
+        let folder = RunFolder::open(path)?;
+        let recipe = recipe_file::read(&folder.config(), &[])?;
+        let resume = checkpoint::latest(&folder)?;
+        match &resume {
+            Some(found) => tracing::info!("resuming at step {}", found.state.step),
+            None => tracing::info!("no checkpoint yet: starting from the beginning"),
+        }
+        Ok(Self {
+            recipe,
+            folder,
+            resume,
+        })
+    }
+}
+
+/// Runs `start` to its end: trains, scores, reports.
+///
+/// # Errors
+///
+/// Whatever stopped it. The checkpoints up to then stay, and `--resume` goes on from them.
+pub fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<(), RunError> {
+    crate::data::prepare(&start.recipe.data)?;
+    device.seed(start.recipe.seed);
+    match start.recipe.task {
+        TaskKind::Caption => captioner::run(start, device, stop),
+        TaskKind::LanguageModel => towers::language_model(start, device, stop),
+        TaskKind::PatchClassification => towers::patch_classification(start, device, stop),
+    }
+}
+
+/// Trains `task` from the start (or from the checkpoint of `start`) to the last epoch.
+///
+/// # Errors
+///
+/// [`RunError::Interrupted`] after a saved stop; else what went wrong.
+fn fit<T, S, V>(
+    start: &Start,
+    task: T,
+    train: PrefetchLoader<S>,
+    valid: PrefetchLoader<V>,
+    score: Option<ScoreHook<T>>,
+    device: &Device,
+    stop: &StopSignal,
+) -> Result<State, RunError>
+where
+    T: Task,
+    S: BatchSource<Batch = T::Batch>,
+    V: BatchSource<Batch = T::Batch>,
+{
+    let recipe = &start.recipe;
+    let state = start
+        .resume
+        .as_ref()
+        .map_or_else(first_state, |found| found.state.clone());
+    let (task, optimizer) = restore(start, task, optimizer(&recipe.optimizer))?;
+    let epochs = recipe.train.epochs;
+    let steps = train.num_batches().div_ceil(recipe.train.accumulation) * epochs;
+    if state.epoch > epochs {
+        return Ok(state);
+    }
+    let schedule = WarmupCosine::new(&recipe.schedule, steps, state.step);
+    let learner = Learner::new(task, optimizer, schedule);
+
+    let strategy = Arc::new(TrainLoop {
+        folder: start.folder.clone(),
+        recipe: recipe.clone(),
+        device: device.clone(),
+        train: train.clone(),
+        start: state,
+        stop: stop.clone(),
+        score,
+        outcome: Mutex::new(None),
+    });
+    let (train, valid): (Arc<dyn DataLoader<T::Batch>>, Arc<dyn DataLoader<T::Batch>>) =
+        (Arc::new(train), Arc::new(valid));
+    let mut training = SupervisedTraining::<T>::new(start.folder.path(), train, valid)
+        .with_training_strategy(TrainingStrategy::Custom(strategy.clone()))
+        // Logs go to log.txt and metrics to metrics.jsonl.
+        .with_application_logger(None)
+        .with_metric_logger(Silent)
+        .metrics((LossMetric::new(),))
+        .metric_valid_numeric(ScoreMetric::new(T::SCORE))
+        .num_epochs(epochs);
+    if !(std::io::stdout().is_terminal() && std::io::stderr().is_terminal()) {
+        training = training.renderer(Box::new(PlainRenderer::default()));
+    }
+    drop(training.launch(learner));
+    let outcome = strategy
+        .outcome
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .take();
+    match outcome {
+        Some(Ok(Outcome {
+            state,
+            interrupted: false,
+        })) => Ok(state),
+        Some(Ok(_)) => Err(RunError::Interrupted {
+            resume: Some(start.folder.path().to_path_buf()),
+        }),
+        Some(Err(error)) => Err(error),
+        None => Err(RunError::Training("the loop did not run".into())),
+    }
+}
+
+fn first_state() -> State {
+    State {
+        step: 0,
+        epoch: 1,
+        batch: 0,
+        score: None,
+        best: None,
+        model_sha256: String::new(),
+        optimizer_sha256: String::new(),
+    }
+}
+
+fn restore<T: Module>(
+    start: &Start,
+    task: T,
+    optimizer: ModuleOptimizer,
+) -> Result<(T, ModuleOptimizer), RunError> {
+    match &start.resume {
+        // The weights bring their ids back, by which the optimizer knows its moments.
+        Some(found) => Ok((
+            found.load_into(task)?,
+            optimizer.load_record(found.optimizer()?),
+        )),
+        None => Ok((task, optimizer)),
+    }
+}
+
+/// Burn's event store wants a metric logger; ours is `metrics.jsonl`, written by the loop.
+struct Silent;
+
+impl MetricLogger for Silent {
+    fn log(&mut self, _update: MetricsUpdate, _epoch: usize, _split: &Split) {}
+
+    fn read_numeric(
+        &mut self,
+        _name: &str,
+        _epoch: usize,
+        _split: &Split,
+    ) -> Result<Vec<NumericEntry>, String> {
+        Ok(Vec::new())
+    }
+
+    fn log_metric_definition(&mut self, _definition: MetricDefinition) {}
+
+    fn log_epoch_summary(&mut self, _summary: EpochSummary) {}
+}

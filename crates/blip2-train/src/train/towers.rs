@@ -1,0 +1,163 @@
+//! The runs that make small frozen towers.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use blip2::checkpoint::{WeightsDType, save_opt, save_vision};
+use blip2_data::annotations::instances::Instances;
+use blip2_data::loader::{LoaderOptions, PrefetchLoader};
+use blip2_data::skips::SkipLog;
+use blip2_data::tokenizer::{CaptionTokenizer, train_bpe};
+use blip2_lm::OptConfig;
+use burn::tensor::Device;
+
+use super::{Start, fit};
+use crate::RunError;
+use crate::data::read_split;
+use crate::recipe::Recipe;
+use crate::run::{StopSignal, checkpoint};
+use crate::tasks::{DocumentSource, LanguageTask, PatchSource, PatchTask};
+
+/// Shipped towers are stored in half precision; users compute in f32 from there.
+const EXPORT_DTYPE: WeightsDType = WeightsDType::F16;
+
+pub(super) fn language_model(
+    start: Start,
+    device: &Device,
+    stop: &StopSignal,
+) -> Result<(), RunError> {
+    let recipe = &start.recipe;
+    let Some(config) = &recipe.language_model else {
+        return Err(RunError::Usage("the recipe has no language_model".into()));
+    };
+    let skips = SkipLog::new(recipe.data.on_error);
+    let captions = |split| -> Result<Vec<Vec<String>>, RunError> {
+        let samples = read_split(split, &skips, true)?;
+        Ok(samples
+            .iter()
+            .map(|sample| sample.captions.clone())
+            .collect())
+    };
+    let (train, valid) = (captions(&recipe.data.train)?, captions(&recipe.data.val)?);
+    let texts = train.iter().flatten().map(String::as_str);
+    let tokenizer = train_bpe(texts, config.tokenizer_vocab_size)?;
+    let architecture = with_token_ids(&config.architecture, &tokenizer)?;
+    eprintln!("tokenizer: {} tokens", tokenizer.vocab_size());
+
+    let documents = |images: &[Vec<String>]| {
+        DocumentSource::new(images, &tokenizer, config.max_length, recipe.seed)
+    };
+    let (train, valid) = (documents(&train)?, documents(&valid)?);
+    let autodiff = device.clone().autodiff();
+    let task = LanguageTask {
+        model: architecture
+            .init(&autodiff)
+            .map_err(blip2::Blip2Error::from)?,
+    };
+    let (train, valid) = loaders(recipe, train, valid, device);
+    fit(&start, task.clone(), train, valid, None, &autodiff, stop)?;
+    let task = checkpoint::best(&start.folder)?.load_into(task)?;
+    save_opt(&architecture, &task.model, &config.export, EXPORT_DTYPE)?;
+    tokenizer.save(&config.export)?;
+    done(&start, &config.export);
+    Ok(())
+}
+
+pub(super) fn patch_classification(
+    start: Start,
+    device: &Device,
+    stop: &StopSignal,
+) -> Result<(), RunError> {
+    let recipe = &start.recipe;
+    let Some(config) = &recipe.patch_classification else {
+        return Err(RunError::Usage(
+            "the recipe has no patch_classification".into(),
+        ));
+    };
+    let skips = SkipLog::new(recipe.data.on_error);
+    let train = Instances::read(&config.train_instances, &recipe.data.train.images)?;
+    let valid = Instances::read(&config.val_instances, &recipe.data.val.images)?;
+    if train.categories != valid.categories {
+        return Err(RunError::Usage(format!(
+            "{} and {} have different categories",
+            config.train_instances.display(),
+            config.val_instances.display()
+        )));
+    }
+    let categories = train.categories.len();
+    let grid = config.architecture.image_size / config.architecture.patch_size.max(1);
+    let processor = config.data_preprocessor.init()?;
+    let source = |instances| {
+        PatchSource::new(
+            instances,
+            processor.clone(),
+            grid,
+            config.background_weight as f32,
+            skips.clone(),
+        )
+    };
+    let autodiff = device.clone().autodiff();
+    let encoder = config
+        .architecture
+        .init(&autodiff)
+        .map_err(blip2::Blip2Error::from)?;
+    let task = PatchTask::new(encoder, categories, &autodiff);
+    let (train, valid) = loaders(recipe, source(train), source(valid), device);
+    fit(&start, task.clone(), train, valid, None, &autodiff, stop)?;
+    let task = checkpoint::best(&start.folder)?.load_into(task)?;
+    save_vision(
+        &config.architecture,
+        &task.model,
+        &config.export,
+        EXPORT_DTYPE,
+    )?;
+    done(&start, &config.export);
+    Ok(())
+}
+
+/// The special ids come from the tokenizer, so that the two can't disagree.
+fn with_token_ids(
+    architecture: &OptConfig,
+    tokenizer: &CaptionTokenizer,
+) -> Result<OptConfig, RunError> {
+    if architecture.vocab_size < tokenizer.vocab_size() {
+        return Err(RunError::Usage(format!(
+            "language_model.architecture.vocab_size is {}, but the tokenizer has {} tokens",
+            architecture.vocab_size,
+            tokenizer.vocab_size()
+        )));
+    }
+    Ok(OptConfig {
+        pad_token_id: tokenizer.pad_id(),
+        bos_token_id: tokenizer.bos_id(),
+        eos_token_id: tokenizer.eos_id(),
+        ..architecture.clone()
+    })
+}
+
+fn loaders<S, V>(
+    recipe: &Recipe,
+    train: S,
+    valid: V,
+    device: &Device,
+) -> (PrefetchLoader<S>, PrefetchLoader<V>)
+where
+    S: blip2_data::loader::BatchSource,
+    V: blip2_data::loader::BatchSource,
+{
+    let options = |shuffle| LoaderOptions {
+        batch_size: recipe.train.batch_size,
+        num_workers: recipe.data.num_workers,
+        shuffle,
+        drop_last: false,
+    };
+    (
+        PrefetchLoader::new(Arc::new(train), options(Some(recipe.seed)), device),
+        PrefetchLoader::new(Arc::new(valid), options(None), device),
+    )
+}
+
+fn done(start: &Start, export: &Path) {
+    eprintln!("tower: {}", export.display());
+    println!("{}", start.folder.path().display());
+}

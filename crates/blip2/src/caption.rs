@@ -1,0 +1,196 @@
+//! `loss` and `predict`: how text and image meet.
+
+use blip2_data::{CaptionSample, Prediction};
+use blip2_lm::{CausalLm, GenerationConfig, generate};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use crate::loss::{Losses, TextBatch, cross_entropy};
+use crate::{Blip2Caption, Blip2Error};
+
+impl Blip2Caption {
+    /// The caption cross-entropy of a batch.
+    ///
+    /// The language model reads the queries, BOS, the prompt and the caption, which ends with a
+    /// line break. Padding, queries and prompt are not scored (nor is BOS, unless `score_bos` is
+    /// set and the prompt is empty). Logits are made for scored positions only.
+    ///
+    /// # Shapes
+    /// - `images`: `[batch, 3, height, width]`, normalised; one for each sample
+    ///
+    /// # Errors
+    ///
+    /// A sample without text, or with an empty one.
+    ///
+    /// Reference: LAVIS `Blip2OPT.forward`.
+    pub fn loss(&self, images: Tensor<4>, samples: &[CaptionSample]) -> Result<Losses, Blip2Error> {
+        let rows = samples
+            .iter()
+            .map(|sample| self.training_row(sample))
+            .collect::<Result<Vec<_>, _>>()?;
+        let text = TextBatch::new(&rows, self.text.tokenizer.pad_id());
+        let prefix = self.visual_prefix(images);
+        let [batch, num_queries, width] = prefix.dims();
+        let device = prefix.device().inner();
+
+        let lm = self.text_backbone.get();
+        let (input_ids, text_mask) = text.to_tensors(&device);
+        let query_mask = Tensor::<2, Int>::ones([batch, num_queries], &device);
+        let inputs_embeds = Tensor::cat(vec![prefix, lm.embed(input_ids)], 1);
+        let attention_mask = Tensor::cat(vec![query_mask, text_mask], 1);
+        let hidden = lm.forward(inputs_embeds, attention_mask, None);
+
+        let targets = text.targets(num_queries);
+        let scored = targets.positions.len();
+        let positions =
+            Tensor::<1, Int>::from_data(TensorData::new(targets.positions, [scored]), &device);
+        let [_, length, _] = hidden.dims();
+        let hidden = hidden
+            .reshape([batch * length, width])
+            .select(0, positions)
+            .unsqueeze::<3>();
+        let logits = lm.logits(hidden).squeeze_dim::<2>(0);
+        Ok(Losses {
+            loss: cross_entropy(logits, &targets.ids),
+            tokens: scored,
+        })
+    }
+
+    /// Captions a batch: fills `pred_caption` and `predictions` of each sample.
+    ///
+    /// # Shapes
+    /// - `images`: `[batch, 3, height, width]`, normalised; one for each sample
+    ///
+    /// # Errors
+    ///
+    /// An impossible `generation`, or non-finite logits.
+    pub fn predict(
+        &self,
+        images: Tensor<4>,
+        samples: Vec<CaptionSample>,
+        generation: &GenerationConfig,
+    ) -> Result<Vec<CaptionSample>, Blip2Error> {
+        let prefix = self.visual_prefix(images);
+        let (inputs_embeds, attention_mask) = self.generation_inputs(prefix, &samples)?;
+        let generation = GenerationConfig {
+            num_return_sequences: self.text.num_captions.max(generation.num_return_sequences),
+            eos_token_ids: vec![self.text.tokenizer.eos_id()],
+            pad_token_id: self.text.tokenizer.pad_id(),
+            ..generation.clone()
+        };
+        let hypotheses = generate(
+            self.text_backbone.get(),
+            inputs_embeds,
+            attention_mask,
+            &generation,
+        )?;
+        samples
+            .into_iter()
+            .zip(hypotheses)
+            .map(|(sample, hypotheses)| {
+                let predictions = hypotheses
+                    .into_iter()
+                    .map(|hypothesis| {
+                        Ok(Prediction {
+                            caption: self
+                                .text
+                                .tokenizer
+                                .decode(&hypothesis.token_ids)?
+                                .trim()
+                                .to_string(),
+                            token_ids: hypothesis.token_ids,
+                            score: hypothesis.score,
+                        })
+                    })
+                    .collect::<Result<Vec<_>, Blip2Error>>()?;
+                Ok(CaptionSample {
+                    pred_caption: predictions.first().map(|best| best.caption.clone()),
+                    predictions,
+                    ..sample
+                })
+            })
+            .collect()
+    }
+
+    /// BOS, prompt, caption and line break, cut to `max_txt_len`; and how many are not scored.
+    fn training_row(&self, sample: &CaptionSample) -> Result<(Vec<u32>, usize), Blip2Error> {
+        let caption = sample.text.as_deref().map(str::trim).unwrap_or_default();
+        if caption.is_empty() {
+            return Err(Blip2Error::Sample {
+                image_id: sample.image_id.clone(),
+                reason: "has no caption to learn".into(),
+            });
+        }
+        let tokenizer = &self.text.tokenizer;
+        let prompt = self.prompt(sample);
+        let mut ids = vec![tokenizer.bos_id()];
+        let text = if prompt.is_empty() {
+            format!("{caption}\n")
+        } else {
+            format!("{prompt} {caption}\n")
+        };
+        ids.extend(tokenizer.encode(&text)?);
+        ids.truncate(self.text.max_txt_len);
+        let unscored = match prompt {
+            "" => usize::from(!self.text.score_bos),
+            prompt => 1 + tokenizer.encode(prompt)?.len(),
+        };
+        Ok((ids, unscored))
+    }
+
+    fn prompt<'a>(&'a self, sample: &'a CaptionSample) -> &'a str {
+        sample.prompt.as_deref().unwrap_or(&self.text.prompt).trim()
+    }
+
+    /// Queries, BOS and prompt of each sample, padded on the left to one length.
+    fn generation_inputs(
+        &self,
+        prefix: Tensor<3>,
+        samples: &[CaptionSample],
+    ) -> Result<(Tensor<3>, Tensor<2, Int>), Blip2Error> {
+        let tokenizer = &self.text.tokenizer;
+        let rows = samples
+            .iter()
+            .map(|sample| {
+                let mut ids = vec![tokenizer.bos_id()];
+                ids.extend(tokenizer.encode(self.prompt(sample))?);
+                Ok(ids)
+            })
+            .collect::<Result<Vec<Vec<u32>>, Blip2Error>>()?;
+        let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
+        let device = prefix.device();
+        let lm = self.text_backbone.get();
+        let embed = |ids: &[u32], device: &Device| {
+            let ids: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
+            let shape = [1, ids.len()];
+            lm.embed(Tensor::<2, Int>::from_data(
+                TensorData::new(ids, shape),
+                device,
+            ))
+        };
+        if rows.iter().all(|ids| *ids == rows[0]) {
+            let [batch, num_queries, _] = prefix.dims();
+            let text = embed(&rows[0], &device).repeat_dim(0, batch);
+            let mask = Tensor::ones([batch, num_queries + longest], &device);
+            return Ok((Tensor::cat(vec![prefix, text], 1), mask));
+        }
+        // The padding goes before the queries, so that each row looks as it would alone.
+        let [_, num_queries, width] = prefix.dims();
+        let (mut embeds, mut masks) = (Vec::new(), Vec::new());
+        for (row, ids) in rows.iter().enumerate() {
+            let padding = longest - ids.len();
+            let queries = prefix.clone().narrow(0, row, 1);
+            let mut parts = vec![queries, embed(ids, &device)];
+            let mut mask = vec![Tensor::<2, Int>::ones(
+                [1, num_queries + ids.len()],
+                &device,
+            )];
+            if padding > 0 {
+                parts.insert(0, Tensor::zeros([1, padding, width], &device));
+                mask.insert(0, Tensor::zeros([1, padding], &device));
+            }
+            embeds.push(Tensor::cat(parts, 1));
+            masks.push(Tensor::cat(mask, 1));
+        }
+        Ok((Tensor::cat(embeds, 0), Tensor::cat(masks, 0)))
+    }
+}

@@ -1,0 +1,115 @@
+//! The configuration of a captioner, in the words that LAVIS and mmpretrain users know.
+
+use std::path::PathBuf;
+
+use blip2_data::transforms::ImageProcessorConfig;
+use blip2_lm::OptConfig;
+use blip2_qformer::QFormerConfig;
+use blip2_vision::VisionConfig;
+use serde::{Deserialize, Serialize};
+
+use crate::Blip2Error;
+
+/// A frozen or trained tower: given by a folder of weights, or by its architecture alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, bound(deserialize = "C: Deserialize<'de>"))]
+pub struct TowerConfig<C> {
+    /// Keeps the weights constant.
+    pub frozen: bool,
+    /// A folder with `config.json` and `model.safetensors` in the Hugging Face layout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<PathBuf>,
+    /// The architecture of a tower that starts from random weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub architecture: Option<C>,
+}
+
+/// Where the trained parts (query tokens, Q-Former, LayerNorm, neck) start from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InitConfig {
+    /// A run folder or one of its `checkpoints/step-N`.
+    pub checkpoint: PathBuf,
+}
+
+/// The captioner; see `Blip2Caption`. One complete table of an experiment's file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Blip2CaptionConfig {
+    /// The image encoder.
+    pub vision_backbone: TowerConfig<VisionConfig>,
+    /// The epsilon of the LayerNorm between image encoder and Q-Former (`ln_vision` in LAVIS).
+    pub ln_vision_eps: f64,
+    /// The Q-Former.
+    pub multimodal_backbone: QFormerConfig,
+    /// The projection from the Q-Former to the language model.
+    pub vision_neck: VisionNeckKind,
+    /// The language model.
+    pub text_backbone: TowerConfig<OptConfig>,
+    /// A folder with `tokenizer.json`.
+    pub tokenizer: PathBuf,
+    /// Stands before every caption; exactly one space joins it to the caption. May be empty.
+    pub prompt: String,
+    /// Text tokens a caption is cut to in training, BOS and prompt included.
+    pub max_txt_len: usize,
+    /// Captions that `predict` returns an image.
+    pub num_captions: usize,
+    /// With an empty prompt LAVIS also scores BOS (predicted by the last query); transformers
+    /// does not.
+    pub score_bos: bool,
+    /// How images become tensors.
+    pub data_preprocessor: ImageProcessorConfig,
+    /// Starts the trained parts from a checkpoint instead of random weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_cfg: Option<InitConfig>,
+}
+
+/// The kinds of vision neck.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VisionNeckKind {
+    /// One linear layer (`language_projection`, `opt_proj`).
+    Linear,
+}
+
+impl Blip2CaptionConfig {
+    /// Checks what no part can check alone; the parts check themselves when they are made.
+    ///
+    /// # Errors
+    ///
+    /// Names the field.
+    pub fn validate(&self) -> Result<(), Blip2Error> {
+        let invalid = |field: &str, reason: &str| {
+            Err(Blip2Error::Config {
+                field: format!("model.{field}"),
+                reason: reason.to_string(),
+            })
+        };
+        if self.max_txt_len < 2 {
+            return invalid("max_txt_len", "must be at least 2 (BOS and one token)");
+        }
+        if self.num_captions == 0 {
+            return invalid("num_captions", "must be at least 1");
+        }
+        if !(self.ln_vision_eps > 0.0 && self.ln_vision_eps.is_finite()) {
+            return invalid("ln_vision_eps", "must be a positive number");
+        }
+        for (name, weights, architecture) in [
+            (
+                "vision_backbone",
+                &self.vision_backbone.weights,
+                self.vision_backbone.architecture.is_some(),
+            ),
+            (
+                "text_backbone",
+                &self.text_backbone.weights,
+                self.text_backbone.architecture.is_some(),
+            ),
+        ] {
+            if weights.is_some() == architecture {
+                return invalid(name, "needs either `weights` or `architecture`, not both");
+            }
+        }
+        Ok(())
+    }
+}

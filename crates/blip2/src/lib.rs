@@ -1,0 +1,19 @@
+//! BLIP-2 image captioning: [`Blip2Caption`] with `loss` and `predict`, its configuration, and the
+//! files of its towers.
+//!
+//! The way of the data: images → `vision_backbone` → `ln_vision` → `multimodal_backbone` (the
+//! Q-Former) → `vision_neck` → `text_backbone` (the language model) → loss or captions.
+
+mod caption;
+pub mod checkpoint;
+mod config;
+mod error;
+mod loss;
+mod model;
+mod tower;
+
+pub use config::{Blip2CaptionConfig, InitConfig, TowerConfig, VisionNeckKind};
+pub use error::Blip2Error;
+pub use loss::{Losses, Targets, TextBatch, cross_entropy};
+pub use model::Blip2Caption;
+pub use tower::Tower;

@@ -1,0 +1,113 @@
+//! Runs that stop, and go on as if they had not.
+
+use std::fs;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use blip2_tests::{Experiment, expect_code, metrics, read_json, stderr};
+
+/// Waits until a checkpoint of step `step` or later is there.
+fn wait_for_checkpoint(experiment: &Experiment, run: &str, step: usize) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    let folder = experiment.path(run).join("checkpoints");
+    loop {
+        let newest = fs::read_dir(&folder)
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| {
+                entry
+                    .ok()?
+                    .file_name()
+                    .to_str()?
+                    .strip_prefix("step-")?
+                    .parse()
+                    .ok()
+            })
+            .max()
+            .unwrap_or(0);
+        if newest >= step {
+            return;
+        }
+        assert!(Instant::now() < deadline, "no checkpoint of step {step}");
+        sleep(Duration::from_millis(5));
+    }
+}
+
+fn signal(process: u32, name: &str) {
+    let status = Command::new("kill")
+        .args([name, &process.to_string()])
+        .status();
+    assert!(status.is_ok_and(|status| status.success()));
+}
+
+/// A run that was killed at step 3 or later of 16, resumed, equals one that was not: every number
+/// of every step, the trained weights, the captions.
+#[test]
+fn a_killed_run_goes_on_bit_identically() {
+    let experiment = Experiment::new();
+    expect_code(&experiment.train("clean", ""), 0);
+
+    let mut process = experiment.start("train --config debug.toml --out killed");
+    wait_for_checkpoint(&experiment, "killed", 3);
+    process.kill().expect("SIGKILL");
+    process.wait().expect("the process ends");
+    expect_code(&experiment.blip2("train --resume killed"), 0);
+
+    let (clean, killed) = (experiment.path("clean"), experiment.path("killed"));
+    assert_eq!(metrics(&clean), metrics(&killed));
+    assert_eq!(
+        metrics(&clean).len(),
+        16 + 2,
+        "8 steps and a validation in each epoch"
+    );
+    for file in ["captions/test.json", "captions/epoch-2.json"] {
+        assert_eq!(
+            read_json(&clean.join(file)),
+            read_json(&killed.join(file)),
+            "{file}"
+        );
+    }
+    let state = |run: &std::path::Path| read_json(&run.join("checkpoints/step-16/state.json"));
+    assert_eq!(state(&clean)["best"], state(&killed)["best"]);
+}
+
+#[test]
+fn ctrl_c_saves_and_exits_with_130() {
+    let experiment = Experiment::new();
+    // More epochs than it can do before the signal.
+    let process = experiment.start("train --config debug.toml --out run --set train.epochs=500");
+    wait_for_checkpoint(&experiment, "run", 6);
+    signal(process.id(), "-INT");
+    let output = process.wait_with_output().expect("the process ends");
+    expect_code(&output, 130);
+    assert!(stderr(&output).contains("--resume"), "{}", stderr(&output));
+    let last = metrics(&experiment.path("run"))
+        .iter()
+        .filter_map(|record| record["step"].as_u64())
+        .max()
+        .expect("a step");
+    assert!(
+        experiment
+            .path(&format!("run/checkpoints/step-{last}/state.json"))
+            .exists(),
+        "the last step {last} is saved"
+    );
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over_with_a_warning() {
+    let experiment = Experiment::new();
+    expect_code(&experiment.train("run", ""), 0);
+    let last = experiment.path("run/checkpoints/step-16/model.bpk");
+    let bytes = fs::read(&last).expect("the last checkpoint");
+    fs::write(&last, &bytes[..bytes.len() / 2]).expect("damage");
+    let output = experiment.blip2("train --resume run");
+    expect_code(&output, 0);
+    let text = stderr(&output);
+    assert!(
+        text.contains("model.bpk is damaged") && text.contains("step-16"),
+        "{text}"
+    );
+    assert_eq!(fs::read(&last).expect("made again").len(), bytes.len());
+}

@@ -1,0 +1,136 @@
+//! A debug-sized experiment in a temporary folder, and `blip2` run on it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use blip2_data::emoji_scenes::{self, EmojiScenesConfig};
+use blip2_data::tokenizer::train_bpe;
+use serde_json::Value;
+
+/// The config of the experiment: the default's recipe with towers of a few thousand weights.
+const CONFIG: &str = include_str!("debug.toml");
+
+/// A temporary folder with data, tokenizer and config; removed at the end of the test.
+pub struct Experiment {
+    folder: tempfile::TempDir,
+}
+
+impl Default for Experiment {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Experiment {
+    /// Makes a few dozen scenes, a tokenizer on their captions, and `debug.toml`.
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let scenes = EmojiScenesConfig {
+            seed: 11,
+            train: 32,
+            val: 8,
+            test: 8,
+            test_seen: 4,
+        };
+        let data = folder.path().join("data");
+        emoji_scenes::write(&data, &scenes, &|_, _| {}).expect("a small data set");
+        let captions = read_json(&data.join("annotations/captions_train.json"));
+        let texts: Vec<&str> = captions["annotations"]
+            .as_array()
+            .expect("annotations")
+            .iter()
+            .filter_map(|annotation| annotation["caption"].as_str())
+            .collect();
+        train_bpe(texts.into_iter(), 320)
+            .and_then(|tokenizer| tokenizer.save(&folder.path().join("tokenizer")))
+            .expect("a small tokenizer");
+        fs::write(folder.path().join("debug.toml"), CONFIG).expect("the config");
+        Self { folder }
+    }
+
+    /// A path in the folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// `blip2 train` with the debug config, `arguments` (separated by spaces) and `--out run`.
+    pub fn train(&self, run: &str, arguments: &str) -> Output {
+        self.blip2(&format!(
+            "train --config debug.toml --out {run} {arguments}"
+        ))
+    }
+
+    /// Runs `blip2` in the folder; `arguments` are separated by spaces.
+    pub fn blip2(&self, arguments: &str) -> Output {
+        self.command(arguments).output().expect("blip2 starts")
+    }
+
+    /// Starts `blip2` in the folder.
+    pub fn start(&self, arguments: &str) -> Child {
+        self.command(arguments).spawn().expect("blip2 starts")
+    }
+
+    fn command(&self, arguments: &str) -> Command {
+        let mut command = Command::new(binary());
+        command
+            .args(arguments.split_whitespace())
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+}
+
+/// `target/release/blip2-under-test`: tests lie in `target/release/deps`.
+fn binary() -> PathBuf {
+    let test = std::env::current_exe().expect("the test's path");
+    let folder = test.ancestors().nth(2).expect("the build folder");
+    folder.join(format!("blip2-under-test{}", std::env::consts::EXE_SUFFIX))
+}
+
+/// The text of stdout.
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The text of stderr.
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The exit code; fails the test with all output if it is not `expected`.
+pub fn expect_code(output: &Output, expected: i32) {
+    assert_eq!(
+        output.status.code(),
+        Some(expected),
+        "stdout:\n{}\nstderr:\n{}",
+        stdout(output),
+        stderr(output)
+    );
+    assert!(!stderr(output).contains("panicked"), "{}", stderr(output));
+}
+
+/// Reads a JSON file.
+pub fn read_json(path: &Path) -> Value {
+    let text =
+        fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The lines of a run's `metrics.jsonl`, without what depends on the clock.
+pub fn metrics(run: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).expect("metrics.jsonl");
+    text.lines()
+        .map(|line| {
+            let mut record: Value = serde_json::from_str(line).expect("a JSON line");
+            for field in ["items_per_s", "seconds"] {
+                if let Some(record) = record.as_object_mut() {
+                    record.remove(field);
+                }
+            }
+            record
+        })
+        .collect()
+}

@@ -1,0 +1,96 @@
+//! Building and running `blip2`.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+/// The workspace's root.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("."))
+        .to_path_buf()
+}
+
+/// The cargo that runs this.
+pub fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root());
+    cargo
+}
+
+/// Builds `blip2` for `backend`, then runs it with `arguments` in the current folder.
+///
+/// Build output goes to stderr: stdout belongs to `blip2`.
+pub fn run_blip2(backend: &str, arguments: &[String]) -> ExitCode {
+    let mut build = cargo();
+    build
+        .args([
+            "build",
+            "--release",
+            "--package",
+            "blip2-train",
+            "--bin",
+            "blip2",
+        ])
+        .args(["--no-default-features", "--features", backend])
+        .args(["--message-format", "json-render-diagnostics"])
+        .stderr(Stdio::inherit());
+    let output = match build.output() {
+        Ok(output) => output,
+        Err(error) => {
+            eprintln!("error: cargo can't be started: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    if !output.status.success() {
+        eprintln!("error: building blip2 for the backend `{backend}` failed");
+        return ExitCode::FAILURE;
+    }
+    let Some(binary) = executable(&String::from_utf8_lossy(&output.stdout)) else {
+        eprintln!("error: cargo did not say where it put blip2");
+        return ExitCode::FAILURE;
+    };
+    match Command::new(&binary).args(arguments).status() {
+        Ok(status) => exit_code(status),
+        Err(error) => {
+            eprintln!("error: {} can't be started: {error}", binary.display());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The path in cargo's `"executable":"…"` of the last artifact that has one.
+fn executable(messages: &str) -> Option<PathBuf> {
+    const KEY: &str = "\"executable\":\"";
+    let line = messages.lines().rev().find(|line| line.contains(KEY))?;
+    let start = line.find(KEY)? + KEY.len();
+    let end = start + line[start..].find('"')?;
+    // Backslashes are all that a path escapes.
+    Some(PathBuf::from(line[start..end].replace("\\\\", "\\")))
+}
+
+/// The exit code of `status`; a signal's is 128 and its number, as in a shell.
+pub fn exit_code(status: std::process::ExitStatus) -> ExitCode {
+    #[cfg(unix)]
+    if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
+        return ExitCode::from(u8::try_from(128 + signal).unwrap_or(1));
+    }
+    match status.code() {
+        Some(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+        None => ExitCode::FAILURE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_binary_is_found_in_cargos_messages() {
+        let messages = "{\"reason\":\"a\",\"executable\":null}\n\
+                        {\"reason\":\"b\",\"executable\":\"/t/blip2\",\"fresh\":true}\n\
+                        {\"reason\":\"build-finished\"}";
+        assert_eq!(executable(messages), Some(PathBuf::from("/t/blip2")));
+        assert_eq!(executable("{}"), None);
+    }
+}
