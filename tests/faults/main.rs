@@ -49,6 +49,7 @@ fn wrong_configs_name_file_and_field_with_code_2() {
             "model.data_preprocessor.size=[16,16]",
             "data_preprocessor.size",
         ),
+        ("model.max_txt_len=61", "max_txt_len"),
         ("train.batch_size=0", "train.batch_size"),
         ("train.epochs=many", "train.epochs"),
         ("optimizer.betas=[0.9,1.5]", "optimizer.betas"),

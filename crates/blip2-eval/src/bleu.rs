@@ -61,9 +61,9 @@ impl Sums {
     pub fn bleu(&self) -> [f64; MAX_N] {
         let mut product = 1.0;
         let mut scores = [0.0; MAX_N];
-        for n in 0..MAX_N {
+        for (n, score) in scores.iter_mut().enumerate() {
             product *= (self.correct[n] + TINY) / (self.guesses[n] + SMALL);
-            scores[n] = f64::powf(product, 1.0 / (n as f64 + 1.0));
+            *score = f64::powf(product, 1.0 / (n as f64 + 1.0));
         }
         let ratio = (self.candidate_length + TINY) / (self.reference_length + SMALL);
         if ratio < 1.0 {

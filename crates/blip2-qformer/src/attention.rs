@@ -1,67 +1,36 @@
 //! BERT attention: to the queries themselves, or across to the image.
 
 use burn::module::Module;
-use burn::nn::{Dropout, DropoutConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::nn::{Dropout, DropoutConfig, Linear};
 use burn::tensor::activation::softmax;
 use burn::tensor::module::attention;
 use burn::tensor::{Device, Tensor};
 
-use crate::QFormerConfig;
-use crate::layer::initializer;
+use crate::layer::linear;
+use crate::{QFormerConfig, ResidualOutput};
 
-/// Multi-head attention with its output layer: `norm(hidden + dense(attention(hidden, context)))`.
+/// Multi-head attention with its output: `norm(hidden + dropout(dense(attention)))`.
 #[derive(Module, Debug)]
 pub struct Attention {
     query: Linear,
     key: Linear,
     value: Linear,
+    /// On attention weights.
     dropout: Dropout,
-    output: AttentionOutput,
+    output: ResidualOutput,
     num_heads: usize,
-}
-
-/// What follows attention or a feed-forward in BERT: projection, dropout, residual, norm.
-#[derive(Module, Debug)]
-pub struct AttentionOutput {
-    dense: Linear,
-    layer_norm: LayerNorm,
-    dropout: Dropout,
-}
-
-impl AttentionOutput {
-    pub(crate) fn new(inputs: usize, config: &QFormerConfig, device: &Device) -> Self {
-        Self {
-            dense: LinearConfig::new(inputs, config.hidden_size)
-                .with_initializer(initializer(config))
-                .init(device),
-            layer_norm: LayerNormConfig::new(config.hidden_size)
-                .with_epsilon(config.layer_norm_eps)
-                .init(device),
-            dropout: DropoutConfig::new(config.hidden_dropout_prob).init(),
-        }
-    }
-
-    pub(crate) fn forward(&self, hidden: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
-        let hidden = self.dropout.forward(self.dense.forward(hidden));
-        self.layer_norm.forward(hidden + residual)
-    }
 }
 
 impl Attention {
     /// Attention whose keys and values come from a context of `context_width` channels.
     pub(crate) fn new(context_width: usize, config: &QFormerConfig, device: &Device) -> Self {
         let width = config.hidden_size;
-        let linear = |inputs| {
-            LinearConfig::new(inputs, width)
-                .with_initializer(initializer(config))
-                .init(device)
-        };
         Self {
-            query: linear(width),
-            key: linear(context_width),
-            value: linear(context_width),
+            query: linear(width, width, config, device),
+            key: linear(context_width, width, config, device),
+            value: linear(context_width, width, config, device),
             dropout: DropoutConfig::new(config.attention_probs_dropout_prob).init(),
-            output: AttentionOutput::new(width, config, device),
+            output: ResidualOutput::new(width, config, device),
             num_heads: config.num_attention_heads,
         }
     }
@@ -76,12 +45,11 @@ impl Attention {
         let key = self.heads(self.key.forward(context.clone()));
         let value = self.heads(self.value.forward(context));
         let [batch, _, queries, head_dim] = query.dims();
-        let attended = if query.is_autodiff() {
-            // Burn's attention has neither dropout nor a backward pass of its own.
-            let scores = query
-                .mul_scalar((head_dim as f64).powf(-0.5))
-                .matmul(key.transpose());
-            self.dropout.forward(softmax(scores, 3)).matmul(value)
+        let attended = if self.dropout.prob > 0.0 && query.is_autodiff() {
+            // Burn's attention can't drop weights.
+            let scores = query.matmul(key.transpose());
+            let weights = softmax(scores.div_scalar((head_dim as f64).sqrt()), 3);
+            self.dropout.forward(weights).matmul(value)
         } else {
             attention(query, key, value, None, None, Default::default())
         };

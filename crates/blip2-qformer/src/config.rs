@@ -1,5 +1,7 @@
 //! The architecture of a Q-Former, and its checks.
 
+use burn::tensor::Tensor;
+use burn::tensor::activation::gelu;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -18,6 +20,9 @@ pub struct QFormerConfig {
     pub num_attention_heads: usize,
     /// Channels inside the feed-forward.
     pub intermediate_size: usize,
+    /// The feed-forward's activation.
+    #[serde(default)]
+    pub hidden_act: Activation,
     /// Every how many layers there is cross-attention, from layer 0; 2 in the paper.
     pub cross_attention_frequency: usize,
     /// Channels of the image embeddings.
@@ -30,6 +35,24 @@ pub struct QFormerConfig {
     pub initializer_range: f64,
     /// The epsilon of the norms; 1e-12 in BERT.
     pub layer_norm_eps: f64,
+}
+
+/// The feed-forward's activation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// The exact GELU, with the error function; BERT's.
+    #[default]
+    Gelu,
+}
+
+impl Activation {
+    /// Applies it.
+    pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::Gelu => gelu(x),
+        }
+    }
 }
 
 /// An impossible architecture.
@@ -46,6 +69,27 @@ pub enum QFormerError {
 }
 
 impl QFormerConfig {
+    /// The paper's Q-Former: BERT base with 32 queries, cross-attention in every other layer, for
+    /// image embeddings of `encoder_hidden_size` channels.
+    ///
+    /// Reference: BLIP-2, section 3.1; LAVIS `init_Qformer`.
+    pub fn bert_base(encoder_hidden_size: usize) -> Self {
+        Self {
+            num_query_tokens: 32,
+            hidden_size: 768,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            intermediate_size: 3072,
+            hidden_act: Activation::Gelu,
+            cross_attention_frequency: 2,
+            encoder_hidden_size,
+            hidden_dropout_prob: 0.1,
+            attention_probs_dropout_prob: 0.1,
+            initializer_range: 0.02,
+            layer_norm_eps: 1e-12,
+        }
+    }
+
     /// Checks that the dimensions fit each other.
     ///
     /// # Errors
@@ -93,5 +137,79 @@ impl QFormerConfig {
             }
         }
         Ok(())
+    }
+
+    /// Whether the layer at `index` reads the image.
+    pub fn has_cross_attention(&self, index: usize) -> bool {
+        index.is_multiple_of(self.cross_attention_frequency)
+    }
+
+    /// Parameters of the Q-Former with its queries, counted without making it.
+    pub fn num_params(&self) -> usize {
+        let (width, inner) = (self.hidden_size, self.intermediate_size);
+        let linear = |inputs: usize, outputs: usize| inputs * outputs + outputs;
+        let norm = 2 * width;
+        let attention = |context| 2 * linear(width, width) + 2 * linear(context, width) + norm;
+        let crossing = self
+            .num_hidden_layers
+            .div_ceil(self.cross_attention_frequency);
+        let feed_forward = linear(width, inner) + linear(inner, width) + norm;
+        self.num_query_tokens * width
+            + norm
+            + self.num_hidden_layers * (attention(width) + feed_forward)
+            + crossing * attention(self.encoder_hidden_size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn impossible_values_name_their_field() {
+        type Change = fn(&mut QFormerConfig);
+        let cases: [(&str, Change); 6] = [
+            ("hidden_size", |config| config.num_attention_heads = 7),
+            ("num_query_tokens", |config| config.num_query_tokens = 0),
+            ("cross_attention_frequency", |config| {
+                config.cross_attention_frequency = 0
+            }),
+            ("hidden_dropout_prob", |config| {
+                config.hidden_dropout_prob = 1.0
+            }),
+            ("attention_probs_dropout_prob", |config| {
+                config.attention_probs_dropout_prob = f64::NAN;
+            }),
+            ("layer_norm_eps", |config| config.layer_norm_eps = 0.0),
+        ];
+        for (expected, change) in cases {
+            let mut config = QFormerConfig::bert_base(1408);
+            change(&mut config);
+            let QFormerError::Field { field, .. } = config.validate().unwrap_err();
+            assert_eq!(field, expected);
+        }
+        assert_eq!(QFormerConfig::bert_base(1408).validate(), Ok(()));
+    }
+
+    #[test]
+    fn parameter_count_is_that_of_transformers_blip2_qformer_model() {
+        // `Blip2QFormerModel(Blip2QFormerConfig())`, see tests/reference/qformer.py, and 32 queries.
+        assert_eq!(
+            QFormerConfig::bert_base(1408).num_params(),
+            105_137_664 + 32 * 768
+        );
+    }
+
+    #[test]
+    fn unknown_fields_and_activations_are_refused() {
+        let json = serde_json::to_string(&QFormerConfig::bert_base(8)).unwrap();
+        assert_eq!(
+            serde_json::from_str::<QFormerConfig>(&json).unwrap(),
+            QFormerConfig::bert_base(8)
+        );
+        for (from, to) in [("num_query_tokens", "num_queries"), ("gelu", "relu")] {
+            let error = serde_json::from_str::<QFormerConfig>(&json.replace(from, to)).unwrap_err();
+            assert!(error.to_string().contains(to), "{error}");
+        }
     }
 }

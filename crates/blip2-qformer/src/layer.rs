@@ -2,10 +2,9 @@
 
 use burn::module::Module;
 use burn::nn::{Initializer, Linear, LinearConfig};
-use burn::tensor::activation::gelu;
 use burn::tensor::{Device, Tensor};
 
-use crate::{Attention, AttentionOutput, QFormerConfig};
+use crate::{Activation, Attention, QFormerConfig, ResidualOutput};
 
 /// Self-attention, cross-attention in every n-th layer, feed-forward; each followed by a norm.
 ///
@@ -16,28 +15,22 @@ pub struct Layer {
     attention: Attention,
     crossattention: Option<Attention>,
     intermediate_query: Linear,
-    output_query: AttentionOutput,
-}
-
-/// BERT draws its weights from a normal distribution.
-pub(crate) fn initializer(config: &QFormerConfig) -> Initializer {
-    Initializer::Normal {
-        mean: 0.0,
-        std: config.initializer_range,
-    }
+    output_query: ResidualOutput,
+    #[module(skip)]
+    activation: Activation,
 }
 
 impl Layer {
     pub(crate) fn new(index: usize, config: &QFormerConfig, device: &Device) -> Self {
-        let crosses = index.is_multiple_of(config.cross_attention_frequency);
+        let (width, inner) = (config.hidden_size, config.intermediate_size);
         Self {
-            attention: Attention::new(config.hidden_size, config, device),
-            crossattention: crosses
+            attention: Attention::new(width, config, device),
+            crossattention: config
+                .has_cross_attention(index)
                 .then(|| Attention::new(config.encoder_hidden_size, config, device)),
-            intermediate_query: LinearConfig::new(config.hidden_size, config.intermediate_size)
-                .with_initializer(initializer(config))
-                .init(device),
-            output_query: AttentionOutput::new(config.intermediate_size, config, device),
+            intermediate_query: linear(width, inner, config, device),
+            output_query: ResidualOutput::new(inner, config, device),
+            activation: config.hidden_act,
         }
     }
 
@@ -50,7 +43,36 @@ impl Layer {
         if let Some(crossattention) = &self.crossattention {
             hidden = crossattention.forward(hidden, Some(image_embeds.clone()));
         }
-        let inner = gelu(self.intermediate_query.forward(hidden.clone()));
-        self.output_query.forward(inner, hidden)
+        let inner = self.intermediate_query.forward(hidden.clone());
+        self.output_query
+            .forward(self.activation.forward(inner), hidden)
     }
+
+    /// Whether this layer reads the image.
+    pub fn crosses(&self) -> bool {
+        self.crossattention.is_some()
+    }
+}
+
+/// BERT draws its weights, and LAVIS the queries, from a normal distribution.
+pub(crate) fn weight_initializer(config: &QFormerConfig) -> Initializer {
+    Initializer::Normal {
+        mean: 0.0,
+        std: config.initializer_range,
+    }
+}
+
+/// A linear layer whose bias starts at zero; Burn would draw it like the weight.
+pub(crate) fn linear(
+    inputs: usize,
+    outputs: usize,
+    config: &QFormerConfig,
+    device: &Device,
+) -> Linear {
+    let mut linear = LinearConfig::new(inputs, outputs)
+        .with_bias(false)
+        .with_initializer(weight_initializer(config))
+        .init(device);
+    linear.bias = Some(Initializer::Zeros.init([outputs], device));
+    linear
 }

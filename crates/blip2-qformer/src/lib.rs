@@ -9,9 +9,11 @@ mod encoder;
 pub mod keymap;
 mod layer;
 mod neck;
+mod residual;
 
-pub use attention::{Attention, AttentionOutput};
-pub use config::{QFormerConfig, QFormerError};
+pub use attention::Attention;
+pub use config::{Activation, QFormerConfig, QFormerError};
 pub use encoder::QFormer;
 pub use layer::Layer;
 pub use neck::VisionNeck;
+pub use residual::ResidualOutput;

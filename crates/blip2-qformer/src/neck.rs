@@ -14,7 +14,7 @@ pub struct VisionNeck {
 }
 
 impl VisionNeck {
-    /// A neck with random weights (torch's default for linear layers).
+    /// A neck with random weights: torch's default for linear layers, which LAVIS keeps.
     pub fn new(qformer_width: usize, lm_width: usize, device: &Device) -> Self {
         Self {
             projection: LinearConfig::new(qformer_width, lm_width).init(device),

@@ -64,8 +64,7 @@ pub fn caption(
 ) -> Result<Vec<CaptionSample>, RunError> {
     let loader = loader(samples, CaptionChoice::First, settings);
     let mut captions = Vec::with_capacity(samples.len());
-    let mut batches = loader.iter();
-    while let Some(batch) = batches.next() {
+    for batch in loader.iter() {
         settings.stop.check(None)?;
         let batch = batch.map_err(|error| RunError::Training(error.to_string()))?;
         captions.extend(model.predict(batch.images, batch.samples, generation)?);

@@ -36,8 +36,8 @@ pub fn read(file: &Path, set: &[String]) -> Result<Recipe, RunError> {
     let mut table: Table = text
         .parse()
         .map_err(|error: toml::de::Error| config_error(error.to_string().trim().to_string()))?;
-    let folder = file.parent().unwrap_or(Path::new("."));
-    absolute_paths(&mut table, &absolute(folder));
+    let base = absolute(file);
+    absolute_paths(&mut table, base.parent().unwrap_or(&base));
     let here = absolute(Path::new("."));
     for assignment in set {
         apply(&mut table, assignment, &here)

@@ -10,7 +10,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use blip2_data::loader::{BatchSource, PrefetchLoader};
-use burn::data::dataloader::DataLoader;
 use burn::module::Module;
 use burn::optim::ModuleOptimizer;
 use burn::tensor::Device;
@@ -136,16 +135,15 @@ where
         score,
         outcome: Mutex::new(None),
     });
-    let (train, valid): (Arc<dyn DataLoader<T::Batch>>, Arc<dyn DataLoader<T::Batch>>) =
-        (Arc::new(train), Arc::new(valid));
-    let mut training = SupervisedTraining::<T>::new(start.folder.path(), train, valid)
-        .with_training_strategy(TrainingStrategy::Custom(strategy.clone()))
-        // Logs go to log.txt and metrics to metrics.jsonl.
-        .with_application_logger(None)
-        .with_metric_logger(Silent)
-        .metrics((LossMetric::new(),))
-        .metric_valid_numeric(ScoreMetric::new(T::SCORE))
-        .num_epochs(epochs);
+    let mut training =
+        SupervisedTraining::<T>::new(start.folder.path(), Arc::new(train), Arc::new(valid))
+            .with_training_strategy(TrainingStrategy::Custom(strategy.clone()))
+            // Logs go to log.txt and metrics to metrics.jsonl.
+            .with_application_logger(None)
+            .with_metric_logger(Silent)
+            .metrics((LossMetric::new(),))
+            .metric_valid_numeric(ScoreMetric::new(T::SCORE))
+            .num_epochs(epochs);
     if !(std::io::stdout().is_terminal() && std::io::stderr().is_terminal()) {
         training = training.renderer(Box::new(PlainRenderer::default()));
     }

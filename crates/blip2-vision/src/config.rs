@@ -37,6 +37,10 @@ pub struct VisionConfig {
     /// A LayerNorm before the first block, as CLIP has it.
     #[serde(default)]
     pub pre_layernorm: bool,
+    /// How often training skips the last block for a sample; earlier blocks less, in proportion
+    /// to their depth. BLIP-2 uses 0.
+    #[serde(default)]
+    pub drop_path_rate: f64,
 }
 
 fn three() -> usize {
@@ -47,7 +51,7 @@ fn yes() -> bool {
     true
 }
 
-/// An impossible architecture.
+/// An impossible architecture, or a weight that doesn't fit it.
 #[derive(Debug, Error, Clone, PartialEq)]
 pub enum VisionError {
     /// A field has a value that can't work.
@@ -55,6 +59,14 @@ pub enum VisionError {
     Field {
         /// The field of [`VisionConfig`].
         field: &'static str,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// A position embedding that can't be interpolated.
+    #[error("position embedding of shape {shape:?}: {reason}")]
+    PositionEmbedding {
+        /// The shape that was given.
+        shape: [usize; 3],
         /// What is wrong and what to do.
         reason: String,
     },
@@ -81,13 +93,7 @@ impl VisionConfig {
                 return error(field, "must be at least 1".into());
             }
         }
-        if !self.image_size.is_multiple_of(self.patch_size) {
-            let reason = format!(
-                "{} is not a multiple of `patch_size` {}",
-                self.image_size, self.patch_size
-            );
-            return error("image_size", reason);
-        }
+        self.check_image_size(self.image_size)?;
         if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
             let reason = format!(
                 "{} is not divisible by `num_attention_heads` {}",
@@ -98,7 +104,15 @@ impl VisionConfig {
         if !(self.layer_norm_eps > 0.0 && self.layer_norm_eps.is_finite()) {
             return error("layer_norm_eps", "must be a positive number".into());
         }
+        if !(0.0..1.0).contains(&self.drop_path_rate) {
+            let reason = format!("{} is not in [0, 1)", self.drop_path_rate);
+            return error("drop_path_rate", reason);
+        }
         Ok(())
+    }
+
+    fn check_image_size(&self, image_size: usize) -> Result<(), VisionError> {
+        check_image_size(image_size, self.patch_size)
     }
 
     /// Patches along one side.
@@ -106,33 +120,93 @@ impl VisionConfig {
         self.image_size / self.patch_size
     }
 
+    /// Patches of an image.
+    pub fn num_patches(&self) -> usize {
+        self.grid() * self.grid()
+    }
+
     /// Tokens of an image: the class token and one for each patch.
     pub fn num_tokens(&self) -> usize {
-        1 + self.grid() * self.grid()
+        1 + self.num_patches()
     }
+
+    /// Parameters of the encoder, counted without making it.
+    pub fn num_params(&self) -> usize {
+        let (width, inner) = (self.hidden_size, self.intermediate_size);
+        let bias = |has, size| if has { size } else { 0 };
+        let norm = 2 * width;
+        let patch_weights = width * self.num_channels * self.patch_size * self.patch_size;
+        let embeddings = patch_weights
+            + bias(self.patch_bias, width)
+            + (1 + self.num_tokens()) * width
+            + bias(self.pre_layernorm, norm);
+        let attention = 3 * width * width + bias(self.qkv_bias, 3 * width) + width * width + width;
+        let mlp = 2 * width * inner + inner + width;
+        embeddings + self.num_hidden_layers * (2 * norm + attention + mlp)
+    }
+}
+
+/// Images must be cut into whole patches.
+pub(crate) fn check_image_size(image_size: usize, patch_size: usize) -> Result<(), VisionError> {
+    if image_size >= patch_size && image_size.is_multiple_of(patch_size) {
+        return Ok(());
+    }
+    Err(VisionError::Field {
+        field: "image_size",
+        reason: format!("{image_size} is not a multiple of `patch_size` {patch_size}"),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::presets::eva_vit_g_14;
+    use crate::presets::{clip_vit_l_14, eva_vit_g_14};
 
     #[test]
     fn impossible_shapes_name_their_field() {
         type Change = fn(&mut VisionConfig);
-        let cases: [(&str, Change); 4] = [
+        let cases: [(&str, Change); 7] = [
             ("hidden_size", |config| config.num_attention_heads = 9),
             ("image_size", |config| config.image_size = 225),
             ("patch_size", |config| config.patch_size = 0),
+            ("num_hidden_layers", |config| config.num_hidden_layers = 0),
             ("layer_norm_eps", |config| config.layer_norm_eps = f64::NAN),
+            ("drop_path_rate", |config| config.drop_path_rate = 1.0),
+            ("drop_path_rate", |config| config.drop_path_rate = f64::NAN),
         ];
         for (expected, change) in cases {
             let mut config = eva_vit_g_14(224);
             change(&mut config);
-            let VisionError::Field { field, .. } = config.validate().unwrap_err();
-            assert_eq!(field, expected);
+            match config.validate().unwrap_err() {
+                VisionError::Field { field, .. } => assert_eq!(field, expected),
+                other => panic!("{other}"),
+            }
         }
         assert_eq!(eva_vit_g_14(224).validate(), Ok(()));
+        assert_eq!(clip_vit_l_14(224).validate(), Ok(()));
         assert_eq!(eva_vit_g_14(224).num_tokens(), 257);
+    }
+
+    #[test]
+    fn parameter_count_is_that_of_transformers_blip2_vision_model() {
+        // `Blip2VisionModel(Blip2VisionConfig())` without its `post_layernorm`, see
+        // tests/reference/vision.py.
+        assert_eq!(eva_vit_g_14(224).num_params(), EVA_G_PARAMS);
+    }
+
+    const EVA_G_PARAMS: usize = 985_949_440;
+
+    #[test]
+    fn unknown_fields_are_refused_and_optional_ones_have_the_usual_values() {
+        let json = r#"{"image_size": 28, "patch_size": 14, "hidden_size": 8,
+            "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
+            "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}"#;
+        let config: VisionConfig = serde_json::from_str(json).unwrap();
+        assert_eq!(config.hidden_act, Activation::QuickGelu);
+        assert_eq!((config.num_channels, config.drop_path_rate), (3, 0.0));
+        assert!(config.qkv_bias && config.patch_bias && !config.pre_layernorm);
+        let misspelt = json.replace("image_size", "img_size");
+        let error = serde_json::from_str::<VisionConfig>(&misspelt).unwrap_err();
+        assert!(error.to_string().contains("img_size"), "{error}");
     }
 }

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::nn::Initializer;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::module::linear;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, assert_shape};
 
 use crate::VisionConfig;
 
@@ -15,39 +15,61 @@ use crate::VisionConfig;
 #[derive(Module, Debug)]
 pub struct PatchEmbed {
     projection: Conv2d,
-    patch_size: usize,
+    image_size: usize,
 }
 
 impl PatchEmbed {
-    pub(crate) fn new(config: &VisionConfig, initializer: Initializer, device: &Device) -> Self {
+    pub(crate) fn new(config: &VisionConfig, initializer: &Initializer, device: &Device) -> Self {
         let patch = [config.patch_size; 2];
+        let mut projection = Conv2dConfig::new([config.num_channels, config.hidden_size], patch)
+            .with_stride(patch)
+            .with_bias(false)
+            .with_initializer(initializer.clone())
+            .init(device);
+        projection.bias = config
+            .patch_bias
+            .then(|| Initializer::Zeros.init([config.hidden_size], device));
         Self {
-            projection: Conv2dConfig::new([config.num_channels, config.hidden_size], patch)
-                .with_stride(patch)
-                .with_bias(config.patch_bias)
-                .with_initializer(initializer)
-                .init(device),
-            patch_size: config.patch_size,
+            projection,
+            image_size: config.image_size,
         }
     }
 
     /// # Shapes
-    /// - `images`: `[batch, channels, height, width]`
-    /// - returns: `[batch, patches, hidden]`, patches in reading order
+    /// - `images`: `[batch, channels, image_size, image_size]`, of any float type
+    /// - returns: `[batch, patches, hidden]`, patches in reading order, of the weights' type
+    ///
+    /// # Panics
+    ///
+    /// If the images have another size.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<3> {
-        let [batch, channels, height, width] = images.dims();
-        let patch = self.patch_size;
-        let (rows, columns) = (height / patch, width / patch);
-        let patches = images
-            .reshape([batch, channels, rows, patch, columns, patch])
-            .permute([0, 2, 4, 1, 3, 5])
-            .reshape([batch, rows * columns, channels * patch * patch]);
         let weight = self.projection.weight.val();
-        let [hidden, ..] = weight.dims();
+        let [hidden, channels, patch, _] = weight.dims();
+        assert_shape!(images, [_, channels, self.image_size, self.image_size]);
+        let [batch, ..] = images.dims();
+        let grid = self.image_size / patch;
+        let patches = images
+            .cast(weight.dtype())
+            .reshape([batch, channels, grid, patch, grid, patch])
+            .permute([0, 2, 4, 1, 3, 5])
+            .reshape([batch, grid * grid, channels * patch * patch]);
         let weight = weight
             .reshape([hidden, channels * patch * patch])
             .transpose();
         let bias = self.projection.bias.as_ref().map(|bias| bias.val());
         linear(patches, weight, bias)
+    }
+
+    pub(crate) fn image_size(&self) -> usize {
+        self.image_size
+    }
+
+    pub(crate) fn patch_size(&self) -> usize {
+        self.projection.kernel_size[0]
+    }
+
+    /// The same projection for images of another size.
+    pub(crate) fn with_image_size(self, image_size: usize) -> Self {
+        Self { image_size, ..self }
     }
 }

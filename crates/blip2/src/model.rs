@@ -82,6 +82,17 @@ impl Blip2CaptionConfig {
             });
         }
         let qformer = &self.multimodal_backbone;
+        let needed = qformer.num_query_tokens + self.max_txt_len;
+        if needed > lm.get().max_positions() {
+            return Err(Blip2Error::Config {
+                field: "model.max_txt_len".into(),
+                reason: format!(
+                    "with the queries a caption takes {needed} positions, but the language model \
+                     has {}",
+                    lm.get().max_positions()
+                ),
+            });
+        }
         if qformer.encoder_hidden_size != vision_width {
             return Err(Blip2Error::Config {
                 field: "model.multimodal_backbone.encoder_hidden_size".into(),

@@ -1,164 +1,203 @@
-//! Beam search, as transformers' `generate` does it.
+//! Beam search, as transformers 5 does it, but with each row of the batch on its own.
 
-use burn::tensor::{Int, Tensor};
-
-use super::decode::Decoder;
-use super::logits::{log_softmax, process, top};
-use super::{GenerationConfig, Hypothesis};
+use super::session::{Logits, Session};
+use super::{GenerationConfig, Hypothesis, logits, stop};
 use crate::{CausalLm, LmError};
 
-/// An unfinished text.
-#[derive(Clone)]
+/// The search of one row of the batch.
+struct Search {
+    origin: usize,
+    /// The best first.
+    running: Vec<Beam>,
+    /// At most `num_beams`, the best first; the scores are length-normalised.
+    ended: Vec<Hypothesis>,
+}
+
+/// A text that goes on.
 struct Beam {
     token_ids: Vec<u32>,
-    /// The sum of log-probabilities, after processing.
-    sum: f32,
+    /// The sum of its log-probabilities.
+    score: f32,
+    /// Its row in the session, before it is fed its last token.
+    parent: usize,
 }
 
-/// The beams of one row of the batch.
-struct Search {
-    beams: Vec<Beam>,
-    /// Finished texts with their penalised scores, at most `num_beams`.
-    finished: Vec<Hypothesis>,
-    done: bool,
+/// A text with a possible next token.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Candidate {
+    score: f32,
+    /// Index into [`Search::running`].
+    beam: usize,
+    token: u32,
 }
 
-pub(super) fn search(
-    lm: &impl CausalLm,
-    inputs_embeds: Tensor<3>,
-    attention_mask: Tensor<2, Int>,
+/// Searches each row of the session.
+pub(super) fn decode<L: CausalLm>(
+    mut session: Session<'_, L>,
+    mut logits: Logits,
     config: &GenerationConfig,
 ) -> Result<Vec<Vec<Hypothesis>>, LmError> {
-    let width = config.num_beams;
-    let (mut decoder, mut logits) = Decoder::prefill(lm, inputs_embeds, attention_mask, width)?;
-    let batch = logits.len() / width;
-    let mut searches: Vec<Search> = (0..batch).map(|_| Search::new(width)).collect();
-    // The searches that `logits` has rows of, `width` each.
-    let mut active: Vec<usize> = (0..batch).collect();
-    for step in 0..config.max_new_tokens {
-        let (mut rows, mut ids, mut next) = (Vec::new(), Vec::new(), Vec::new());
-        for (place, &index) in active.iter().enumerate() {
-            let search = &mut searches[index];
-            let scores = &mut logits[place * width..(place + 1) * width];
-            let parents = search.step(scores, config, step + 1 == config.max_new_tokens);
-            if search.done {
-                continue;
-            }
-            next.push(index);
-            for (beam, parent) in search.beams.iter().zip(parents) {
-                rows.push(place * width + parent);
-                ids.push(
-                    beam.token_ids
-                        .last()
-                        .copied()
-                        .unwrap_or(config.pad_token_id),
-                );
+    let batch = session.len();
+    let mut results: Vec<Vec<Hypothesis>> = vec![Vec::new(); batch];
+    // All beams of a row would start alike: it starts with one.
+    let mut searches: Vec<Search> = (0..batch)
+        .map(|row| Search {
+            origin: row,
+            running: vec![Beam {
+                token_ids: Vec::new(),
+                score: 0.0,
+                parent: row,
+            }],
+            ended: Vec::new(),
+        })
+        .collect();
+    while !searches.is_empty() {
+        let mut going_on = Vec::with_capacity(searches.len());
+        for mut search in searches {
+            if search.step(&mut logits, config) {
+                search.ended.truncate(config.num_return_sequences);
+                results[search.origin] = search.ended;
+            } else {
+                going_on.push(search);
             }
         }
-        active = next;
-        if active.is_empty() || step + 1 == config.max_new_tokens {
+        searches = going_on;
+        if searches.is_empty() {
             break;
         }
-        logits = decoder.advance(&rows, &ids)?;
+        let beams = || searches.iter().flat_map(|search| &search.running);
+        let parents: Vec<usize> = beams().map(|beam| beam.parent).collect();
+        let tokens: Vec<u32> = beams()
+            .filter_map(|beam| beam.token_ids.last().copied())
+            .collect();
+        logits = session.advance(&parents, &tokens)?;
+        let beams = searches.iter_mut().flat_map(|search| &mut search.running);
+        for (row, beam) in beams.enumerate() {
+            beam.parent = row;
+        }
     }
-    Ok(searches
-        .into_iter()
-        .map(|search| search.into_best(config))
-        .collect())
+    Ok(results)
 }
 
 impl Search {
-    fn new(width: usize) -> Self {
-        let beams = (0..width)
-            .map(|index| Beam {
-                token_ids: Vec::new(),
-                // All beams are the same at first, so only one of them may go on.
-                sum: if index == 0 { 0.0 } else { -1e9 },
-            })
-            .collect();
-        Self {
-            beams,
-            finished: Vec::new(),
-            done: false,
+    /// Extends the beams by a token. True if the search is over.
+    fn step(&mut self, logits: &mut Logits, config: &GenerationConfig) -> bool {
+        let mut best = Best::new(config.candidates());
+        for (index, beam) in self.running.iter().enumerate() {
+            let scores = logits.row_mut(beam.parent);
+            logits::log_softmax(scores);
+            logits::adjust(scores, &beam.token_ids, config);
+            for (token, &score) in scores.iter().enumerate() {
+                best.offer(Candidate {
+                    score: score + beam.score,
+                    beam: index,
+                    token: token as u32,
+                });
+            }
         }
-    }
-
-    /// Extends the beams by one token; returns the parent of each new beam.
-    fn step(
-        &mut self,
-        logits: &mut [Vec<f32>],
-        config: &GenerationConfig,
-        last: bool,
-    ) -> Vec<usize> {
-        let width = self.beams.len();
-        let vocabulary = logits[0].len();
-        let mut scores = Vec::with_capacity(width * vocabulary);
-        for (beam, row) in self.beams.iter().zip(logits) {
-            log_softmax(row);
-            process(row, &beam.token_ids, config);
-            scores.extend(row.iter().map(|score| score + beam.sum));
-        }
-        // Enough candidates for `width` beams to go on, whatever number of them ends here.
-        let ends = config.eos_token_ids.len();
-        let candidates = top(&scores, width * (1 + ends).max(2));
-        let (mut beams, mut parents) = (Vec::with_capacity(width), Vec::with_capacity(width));
-        for (rank, (index, sum)) in candidates.iter().copied().enumerate() {
-            let (parent, id) = (index / vocabulary, (index % vocabulary) as u32);
-            let mut token_ids = self.beams[parent].token_ids.clone();
-            token_ids.push(id);
-            if config.eos_token_ids.contains(&id) {
-                // An end that is not among the best `width` candidates does not count.
-                if rank < width {
-                    self.finish(token_ids, sum, config);
+        let length = 1 + self.running.first().map_or(0, |beam| beam.token_ids.len());
+        let mut running = Vec::with_capacity(config.num_beams);
+        for (rank, candidate) in best.kept.into_iter().enumerate() {
+            let parent = &self.running[candidate.beam];
+            let extended = || [parent.token_ids.as_slice(), &[candidate.token]].concat();
+            if stop::ends(candidate.token, length, config) {
+                // Candidates beyond the beams only stand in for those that end.
+                if rank < config.num_beams {
+                    self.end(extended(), candidate.score, config);
                 }
-            } else if beams.len() < width {
-                beams.push(Beam { token_ids, sum });
-                parents.push(parent);
+            } else if running.len() < config.num_beams {
+                running.push(Beam {
+                    token_ids: extended(),
+                    score: candidate.score,
+                    parent: parent.parent,
+                });
             }
         }
-        self.beams = beams;
-        self.done = self.is_done(config, last);
-        parents
-    }
-
-    fn finish(&mut self, token_ids: Vec<u32>, sum: f32, config: &GenerationConfig) {
-        let score = penalised(sum, token_ids.len(), config);
-        self.finished.push(Hypothesis { token_ids, score });
-        // Stable, so that of equal texts the earlier stays.
-        self.finished.sort_by(|a, b| b.score.total_cmp(&a.score));
-        self.finished.truncate(config.num_beams);
-    }
-
-    /// Whether no unfinished beam can still enter the finished texts.
-    fn is_done(&self, config: &GenerationConfig, last: bool) -> bool {
-        if self.finished.len() < config.num_beams {
-            return false;
-        }
-        if config.early_stopping || last {
+        self.running = running;
+        let Some(best_running) = self.running.first() else {
             return true;
+        };
+        match self.ended.get(config.num_beams - 1) {
+            Some(worst) => stop::search_is_over(best_running.score, length, worst.score, config),
+            None => false,
         }
-        let worst = self
-            .finished
-            .last()
-            .map_or(f32::NEG_INFINITY, |text| text.score);
-        let best = self.beams.first().map_or(f32::NEG_INFINITY, |beam| {
-            penalised(beam.sum, beam.token_ids.len(), config)
-        });
-        worst >= best
     }
 
-    fn into_best(mut self, config: &GenerationConfig) -> Vec<Hypothesis> {
-        if !self.done {
-            // Out of tokens: the unfinished beams compete as they are.
-            for beam in std::mem::take(&mut self.beams) {
-                self.finish(beam.token_ids, beam.sum, config);
-            }
-        }
-        self.finished.truncate(config.num_return_sequences);
-        self.finished
+    /// Keeps an ended text if it is among the `num_beams` best.
+    fn end(&mut self, token_ids: Vec<u32>, log_probability: f32, config: &GenerationConfig) {
+        let score = stop::normalised(log_probability, token_ids.len(), config);
+        let rank = self.ended.partition_point(|ended| ended.score >= score);
+        self.ended.insert(rank, Hypothesis { token_ids, score });
+        self.ended.truncate(config.num_beams);
     }
 }
 
-fn penalised(sum: f32, length: usize, config: &GenerationConfig) -> f32 {
-    sum / (length as f32).powf(config.length_penalty)
+/// The best few of many candidates, the best first; of equals, the first offered.
+struct Best {
+    kept: Vec<Candidate>,
+    size: usize,
+    /// What a candidate must beat: checked for each token of the vocabulary, so it is at hand.
+    threshold: Option<f32>,
+}
+
+impl Best {
+    fn new(size: usize) -> Self {
+        Self {
+            kept: Vec::with_capacity(size + 1),
+            size,
+            threshold: None,
+        }
+    }
+
+    fn offer(&mut self, candidate: Candidate) {
+        if self
+            .threshold
+            .is_some_and(|threshold| candidate.score <= threshold)
+        {
+            return;
+        }
+        let rank = self
+            .kept
+            .partition_point(|kept| kept.score >= candidate.score);
+        self.kept.insert(rank, candidate);
+        self.kept.truncate(self.size);
+        if self.kept.len() == self.size {
+            self.threshold = self.kept.last().map(|kept| kept.score);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_are_those_of_a_full_sort() {
+        let scores: Vec<f32> = (0..500u32)
+            .map(|i| (i.wrapping_mul(2654435761) % 97) as f32)
+            .collect();
+        let mut best = Best::new(12);
+        let mut all = Vec::new();
+        for (token, &score) in scores.iter().enumerate() {
+            let (beam, token) = (token / 100, (token % 100) as u32);
+            let candidate = Candidate { score, beam, token };
+            best.offer(candidate);
+            all.push(candidate);
+        }
+        all.sort_by(|a, b| b.score.total_cmp(&a.score));
+        assert_eq!(best.kept, all[..12]);
+    }
+
+    #[test]
+    fn fewer_candidates_than_asked_for_are_all_kept() {
+        let mut best = Best::new(4);
+        for token in 0..3 {
+            best.offer(Candidate {
+                score: f32::NEG_INFINITY,
+                beam: 0,
+                token,
+            });
+        }
+        assert_eq!(best.kept.len(), 3);
+    }
 }

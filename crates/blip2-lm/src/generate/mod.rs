@@ -1,10 +1,15 @@
-//! From a prefix to token ids: greedy search, sampling, beam search.
+//! Writing text with a [`CausalLm`]: greedy, beam search, sampling.
+//!
+//! Token ids are those of transformers' `generate(inputs_embeds=…)`, with one difference. A row's
+//! result never depends on the other rows of its batch; transformers 5.23 exempts the first tokens
+//! of left-padded rows from the repetition penalty.
 
 mod beam;
 mod config;
-mod decode;
 mod logits;
 mod sample;
+mod session;
+mod stop;
 
 use burn::tensor::{Int, Tensor};
 
@@ -12,28 +17,32 @@ pub use config::GenerationConfig;
 
 use crate::{CausalLm, LmError};
 
-/// One generated text.
+/// A text that was written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hypothesis {
-    /// The new tokens only, the end token included if it was produced.
+    /// The new tokens, with the token that ended the text if there was one.
     pub token_ids: Vec<u32>,
-    /// The sum of the tokens' log-probabilities; under beam search divided by
-    /// length^`length_penalty`.
+    /// With beam search, the sum of the tokens' log-probabilities (after repetition penalty and
+    /// bans) divided by `tokens ^ length_penalty`: transformers' `sequences_scores`. Else the sum
+    /// of the model's own log-probabilities.
     pub score: f32,
 }
 
-/// Generates `num_return_sequences` texts for each row, best first.
+/// Continues each row of a batch: for each row, `num_return_sequences` texts, the best first
+/// (samples in the order drawn).
 ///
-/// The prefix runs through the model once a row, however many beams there are. Rows do not
-/// influence each other.
+/// Rows are independent: a batch gives what its rows alone give, up to rounding, and a row that is
+/// done costs nothing more. Weights that are tracked for training are still recorded: give
+/// `model.valid()` then.
 ///
 /// # Shapes
-/// - `inputs_embeds`: `[batch, tokens, embed]`
-/// - `attention_mask`: `[batch, tokens]`; padding only on the left
+/// - `inputs_embeds`: `[batch, tokens, hidden_size]`
+/// - `attention_mask`: `[batch, tokens]`, 1 for a token and 0 for padding on either side
 ///
 /// # Errors
 ///
-/// An impossible `config`, a text longer than the model's positions, or non-finite logits.
+/// On a config that can't work, shapes that don't fit, a row of padding only, more tokens than the
+/// model has positions, and logits that are not finite.
 pub fn generate(
     lm: &impl CausalLm,
     inputs_embeds: Tensor<3>,
@@ -41,19 +50,14 @@ pub fn generate(
     config: &GenerationConfig,
 ) -> Result<Vec<Vec<Hypothesis>>, LmError> {
     config.validate()?;
-    let [_, tokens, _] = inputs_embeds.dims();
-    let needed = tokens + config.max_new_tokens;
-    if needed > lm.max_positions() {
-        return Err(LmError::TooManyPositions {
-            needed,
-            available: lm.max_positions(),
-        });
-    }
-    // Nothing here is trained.
+    config.validate_for(lm.vocab_size())?;
+    // Nothing is learnt here: without this, each step would be recorded.
     let (inputs_embeds, attention_mask) = (inputs_embeds.inner(), attention_mask.inner());
-    if config.num_beams > 1 {
-        beam::search(lm, inputs_embeds, attention_mask, config)
+    let (session, logits) =
+        session::Session::prefill(lm, inputs_embeds, attention_mask, config.max_new_tokens)?;
+    if config.num_beams == 1 {
+        sample::decode(session, logits, config)
     } else {
-        sample::search(lm, inputs_embeds, attention_mask, config)
+        beam::decode(session, logits, config)
     }
 }

@@ -39,6 +39,11 @@ pub(super) fn language_model(
             .collect())
     };
     let (train, valid) = (captions(&recipe.data.train)?, captions(&recipe.data.val)?);
+    if config.max_length > config.architecture.max_position_embeddings {
+        return Err(RunError::Usage(
+            "language_model.max_length is more than its max_position_embeddings".into(),
+        ));
+    }
     let texts = train.iter().flatten().map(String::as_str);
     let tokenizer = train_bpe(texts, config.tokenizer_vocab_size)?;
     let architecture = with_token_ids(&config.architecture, &tokenizer)?;
