@@ -9,7 +9,9 @@ use serde_json::Value;
 #[test]
 fn a_run_leaves_its_folder_and_the_commands_read_it() {
     let experiment = Experiment::new();
-    let output = experiment.train("run", "");
+    // A language model that learns has clear favourites; a random one has ties, which rounding breaks
+    // one way in a batch and another way alone.
+    let output = experiment.train("run", "--set model.text_backbone.frozen=false");
     expect_code(&output, 0);
     let run = experiment.path("run");
     assert_eq!(
@@ -46,13 +48,6 @@ fn a_run_leaves_its_folder_and_the_commands_read_it() {
         scores["constant_caption"]["test"]["caption"].is_string(),
         "{scores}"
     );
-    let losses: Vec<f64> = metrics(&run)
-        .iter()
-        .filter(|record| record["kind"] == "train")
-        .filter_map(|record| record["loss"].as_f64())
-        .collect();
-    assert!(losses[15] < losses[0], "{losses:?}");
-
     let report = std::fs::read_to_string(run.join("report.html")).unwrap();
     for expected in [
         "<polyline",
@@ -157,6 +152,21 @@ fn score(experiment: &Experiment) {
     let only = experiment.blip2(&format!("score {files} --metrics CIDEr --json"));
     let only: Value = serde_json::from_str(&stdout(&only)).unwrap();
     assert_eq!(only["scores"].as_object().unwrap().len(), 1);
+}
+
+/// The random frozen language model can't be steered, so this one learns too.
+#[test]
+fn training_lowers_the_loss() {
+    let experiment = Experiment::new();
+    let set = "--set model.text_backbone.frozen=false --set train.epochs=3";
+    expect_code(&experiment.train("run", set), 0);
+    let losses: Vec<f64> = metrics(&experiment.path("run"))
+        .iter()
+        .filter(|record| record["kind"] == "train")
+        .filter_map(|record| record["loss"].as_f64())
+        .collect();
+    // From ln(320) = 5.8 nats; the words of captions are learned first.
+    assert!(losses[0] > 5.0 && losses[23] < 4.5, "{losses:?}");
 }
 
 #[test]

@@ -102,6 +102,12 @@ fn wrong_files_name_themselves_with_code_1() {
         &experiment,
         "caption --model good --image none.jpg",
         1,
+        &["none.jpg"],
+    );
+    fails(
+        &experiment,
+        "caption --model good --image data/images/000001.jpg",
+        1,
         &["no whole checkpoint"],
     );
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::RunError;
 
-/// A run folder; see `DESIGN` in the README for its layout.
+/// A run folder; the README shows its layout.
 #[derive(Debug, Clone)]
 pub struct RunFolder {
     path: PathBuf,
@@ -97,11 +97,6 @@ impl RunFolder {
     /// What the program logged.
     pub fn log(&self) -> PathBuf {
         self.path.join("log.txt")
-    }
-
-    /// Where the towers' hashes of the start are kept.
-    pub fn towers(&self) -> PathBuf {
-        self.path.join("towers.json")
     }
 }
 

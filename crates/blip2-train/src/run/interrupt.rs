@@ -1,7 +1,9 @@
 //! Ctrl-C and SIGTERM: the first asks the run to save and stop, the second ends it at once.
 
-use std::sync::Arc;
+use std::io::IsTerminal;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Once};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -9,9 +11,10 @@ use signal_hook::flag;
 use crate::RunError;
 
 /// Whether the run was asked to stop.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct StopSignal {
     stop: Arc<AtomicBool>,
+    dashboard: Arc<Once>,
 }
 
 impl StopSignal {
@@ -21,7 +24,10 @@ impl StopSignal {
     ///
     /// If the system refuses.
     pub fn install() -> Result<Self, RunError> {
-        let signal = Self::default();
+        let signal = Self {
+            stop: Arc::default(),
+            dashboard: Arc::new(Once::new()),
+        };
         for number in [SIGINT, SIGTERM] {
             // Registered first, so that it acts on the second signal only.
             flag::register_conditional_shutdown(number, 130, signal.stop.clone())
@@ -29,6 +35,24 @@ impl StopSignal {
                 .map_err(RunError::io("signals"))?;
         }
         Ok(signal)
+    }
+
+    /// Makes Ctrl-C a signal again once the dashboard is up.
+    ///
+    /// Burn's dashboard puts the terminal in raw mode, where Ctrl-C is a key like any other, and
+    /// looks at `q` alone. When it closes it restores what was before.
+    pub fn keep_ctrl_c(&self) {
+        self.dashboard.call_once(|| {
+            if cfg!(unix) && std::io::stdin().is_terminal() {
+                // Without `stty` the dashboard's `q` still stops the run.
+                let _ = Command::new("stty")
+                    .arg("isig")
+                    .stdin(Stdio::inherit())
+                    .stdout(Stdio::null())
+                    .stderr(Stdio::null())
+                    .status();
+            }
+        });
     }
 
     /// Asks the run to stop, as a signal would.

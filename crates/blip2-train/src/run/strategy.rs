@@ -245,6 +245,8 @@ where
         self.learner.lr_step();
         self.learner.optimizer_step(grads);
         self.state.step += 1;
+        // By now the dashboard's thread has set the terminal up.
+        self.run.stop.keep_ctrl_c();
 
         let items: usize = outputs.iter().map(|output| output.items).sum();
         let seconds = started.elapsed().as_secs_f64();

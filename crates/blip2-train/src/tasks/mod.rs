@@ -7,7 +7,6 @@ mod patches;
 
 use blip2::Blip2Error;
 use blip2_data::DataError;
-use burn::module::Module;
 use burn::tensor::Tensor;
 use burn_train::{InferenceStep, LearnerModel, TrainOutput, TrainStep};
 
@@ -111,8 +110,3 @@ macro_rules! impl_steps {
     };
 }
 pub(crate) use impl_steps;
-
-/// The number of trained parameters.
-pub fn trained_params<M: Module>(module: &M) -> usize {
-    module.num_params()
-}
