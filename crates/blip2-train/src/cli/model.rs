@@ -36,6 +36,8 @@ pub(super) fn load(path: &Path, device: &Device) -> Result<LoadedModel, RunError
             path.display()
         )));
     };
+    // Frozen towers without a file are drawn as the run drew them.
+    device.seed(recipe.seed);
     let task = CaptionTask {
         model: config.init(device)?,
     };
