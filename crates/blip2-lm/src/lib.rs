@@ -1,6 +1,6 @@
 //! Language models for BLIP-2: OPT, key/value cache, generation.
 //!
-//! [`OptConfig`] → [`OptConfig::init`] → [`Opt`], which is a [`CausalLm`]. [`generate`] writes
+//! [`OptConfig`] → [`OptConfig::init`] → [`Opt`], which is a [`CausalLm`]. [`generate()`] writes
 //! captions with any [`CausalLm`], from embeddings: BLIP-2 puts projected queries before the text.
 
 mod cache;

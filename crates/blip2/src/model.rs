@@ -17,7 +17,7 @@ use crate::{Blip2CaptionConfig, Blip2Error, Tower, TowerConfig};
 /// BLIP-2 captioning: a frozen image encoder, a Q-Former between, a frozen language model.
 ///
 /// `loss` is what training minimises, `predict` makes captions. The trained parts live on the
-/// device given to [`init`](Self::init) (an autodiff device for training), frozen towers on its
+/// device given to [`Blip2CaptionConfig::init`] (an autodiff device for training), frozen towers on its
 /// plain side.
 ///
 /// Reference: BLIP-2 (arXiv 2301.12597), section 3; field names as in mmpretrain's `Blip2Caption`.

@@ -5,6 +5,7 @@
 //! relations between pairs, that no other split shows: a captioner must compose what it learned.
 //! `test_seen` has the same distribution as `train`.
 
+mod annotate;
 mod describe;
 mod held_out;
 mod render;
@@ -16,6 +17,9 @@ pub use scene::{Axis, Background, CATEGORIES, Object, Scene, Size, Split};
 pub use write::{Summary, is_complete, write};
 
 use serde::{Deserialize, Serialize};
+
+/// Changes whenever the same config gives other bytes.
+const GENERATOR_VERSION: u32 = 1;
 
 /// Which scenes are made. The same config gives the same bytes on any machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -133,9 +133,9 @@ pub struct Object {
 /// Colour and texture of the background.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Background {
-    /// Index into [`COLOURS`].
+    /// Index into the table of colours.
     pub colour: usize,
-    /// Index into [`TEXTURES`].
+    /// Index into the table of textures.
     pub texture: usize,
 }
 
