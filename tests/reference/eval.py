@@ -1,8 +1,11 @@
-"""Writes eval/{references,candidates,expected}.json: captions of 60 images and their COCO scores.
+"""Reference tokens and scores of captions, from pycocoevalcap 1.2 (its tokenizer needs Java).
 
-Run by hand with pycocoevalcap 1.2 (its tokenizer needs Java): `python tests/reference/eval.py`. The
-text is made here from a small grammar, with capitals, punctuation, hyphens, an empty and a one-word
-candidate.
+Run by hand: `python tests/reference/eval.py`.
+
+- eval/{references,candidates,expected}.json: 60 images whose plain captions are made here from a
+  small grammar, with capitals, punctuation, hyphens, an empty and a one-word candidate.
+- eval/tokens.json: lines of hard text, each with its tokens; eval/scores.json: such captions with
+  their scores. The text stays as it is in the files; the expected values are computed anew.
 """
 
 import json
@@ -25,30 +28,54 @@ def sentence(rng):
     return text + rng.choice(ENDS)
 
 
-def main():
+def scores(references, candidates):
+    tokenizer = PTBTokenizer()
+    gts = tokenizer.tokenize({k: [{"caption": c} for c in v] for k, v in references.items()})
+    res = tokenizer.tokenize({k: [{"caption": v}] for k, v in candidates.items()})
+    total = {}
+    per_image = {k: {} for k in candidates}
+    bleu, bleus = Bleu(4).compute_score(gts, res, verbose=0)
+    rouge, rouges = Rouge().compute_score(gts, res)
+    cider, ciders = Cider().compute_score(gts, res)
+    columns = [(f"Bleu_{n + 1}", bleu[n], bleus[n]) for n in range(4)]
+    columns += [("ROUGE_L", rouge, rouges), ("CIDEr", cider, ciders)]
+    for name, value, values in columns:
+        total[name] = float(value)
+        for image, single in zip(gts, values):
+            per_image[image][name] = float(single)
+    return total, per_image
+
+
+def write(name, value):
+    HERE.mkdir(exist_ok=True)
+    (HERE / name).write_text(json.dumps(value, ensure_ascii=False) + "\n")
+
+
+def hard():
+    lines = [caption for caption, _ in json.loads((HERE / "tokens.json").read_text())]
+    # Stanford's tokenizer looks at the next line when a line ends with a letter and a full stop; ours
+    # takes it to begin with "A", so here every next line does.
+    captions = {i: [{"caption": line}, {"caption": "A"}] for i, line in enumerate(lines)}
+    tokens = PTBTokenizer().tokenize(captions)
+    write("tokens.json", [[line, tokens[i][0]] for i, line in enumerate(lines)])
+    case = json.loads((HERE / "scores.json").read_text())
+    case["scores"], case["per_image"] = scores(case["references"], case["candidates"])
+    write("scores.json", case)
+
+
+def plain():
     rng = random.Random(7)
     references = {str(i): [sentence(rng) for _ in range(rng.randint(1, 6))] for i in range(60)}
     candidates = {str(i): sentence(rng) for i in range(60)}
     candidates["3"], candidates["4"], candidates["5"] = "", "dog", "dog dog dog dog dog dog dog dog"
-    tokenizer = PTBTokenizer()
-    gts = tokenizer.tokenize({k: [{"caption": c} for c in v] for k, v in references.items()})
-    res = tokenizer.tokenize({k: [{"caption": v}] for k, v in candidates.items()})
-    expected = {}
-    bleu, _ = Bleu(4).compute_score(gts, res, verbose=0)
-    for n, value in enumerate(bleu):
-        expected[f"Bleu_{n + 1}"] = value
-    expected["ROUGE_L"] = float(Rouge().compute_score(gts, res)[0])
-    expected["CIDEr"] = float(Cider().compute_score(gts, res)[0])
-    HERE.mkdir(exist_ok=True)
+    expected, _ = scores(references, candidates)
     annotations = [{"image_id": int(k), "caption": c} for k, v in references.items() for c in v]
     results = [{"image_id": int(k), "caption": v} for k, v in candidates.items()]
-    for name, value in [
-        ("references", {"annotations": annotations}),
-        ("candidates", results),
-        ("expected", expected),
-    ]:
-        (HERE / f"{name}.json").write_text(json.dumps(value) + "\n")
+    write("references.json", {"annotations": annotations})
+    write("candidates.json", results)
+    write("expected.json", expected)
 
 
 if __name__ == "__main__":
-    main()
+    plain()
+    hard()

@@ -32,17 +32,21 @@ impl Sums {
             reference_length: closest.unwrap_or(0) as f64,
             ..Self::default()
         };
+        let mut most = Vec::new();
         for n in 0..MAX_N {
             sums.guesses[n] = candidate.length.saturating_sub(n) as f64;
-            for (ngram, &count) in &candidate.ngrams[n] {
-                let most = references
-                    .iter()
-                    .filter_map(|reference| reference.ngrams[n].get(ngram))
-                    .max()
-                    .copied()
-                    .unwrap_or(0);
-                sums.correct[n] += f64::from(count.min(most));
+            most.clear();
+            most.resize(candidate.ngrams[n].len(), 0);
+            for reference in references {
+                candidate.common(reference, n, |own, other| {
+                    most[own] = reference.ngrams[n][other].1.max(most[own]);
+                });
             }
+            sums.correct[n] = candidate.ngrams[n]
+                .iter()
+                .zip(&most)
+                .map(|((_, count), &most)| f64::from(*count.min(&most)))
+                .sum();
         }
         sums
     }

@@ -21,7 +21,7 @@ pub enum EvalError {
     Format {
         /// The file.
         path: PathBuf,
-        /// The entry, or the line.
+        /// The entry and its field, for example `annotations[3].caption`, or the whole file.
         place: String,
         /// What is wrong.
         reason: String,
@@ -29,27 +29,23 @@ pub enum EvalError {
     /// There is nothing to score against.
     #[error("there are no references")]
     NoReferences,
-    /// An image has no reference caption.
-    #[error("image `{id}` has no reference caption")]
-    NoReference {
-        /// The image.
-        id: String,
+    /// Images have no reference caption.
+    #[error("without a reference caption: {}", listed(ids))]
+    ImagesWithoutReferences {
+        /// The images.
+        ids: Vec<String>,
     },
     /// Images that have references have no candidate.
-    #[error("{count} images have no candidate caption, the first is `{first}`")]
+    #[error("without a candidate caption: {}", listed(ids))]
     MissingCandidates {
-        /// How many.
-        count: usize,
-        /// The first.
-        first: String,
+        /// The images.
+        ids: Vec<String>,
     },
-    /// Candidates of images that have no references.
-    #[error("{count} candidates are of unknown images, the first is `{first}`")]
+    /// Images have no references in this set.
+    #[error("not among the references: {}", listed(ids))]
     UnknownImages {
-        /// How many.
-        count: usize,
-        /// The first.
-        first: String,
+        /// The images.
+        ids: Vec<String>,
     },
     /// A word that names no metric.
     #[error("unknown metric `{name}`; known are Bleu, ROUGE_L, CIDEr, CIDErD")]
@@ -57,4 +53,23 @@ pub enum EvalError {
         /// The word.
         name: String,
     },
+}
+
+/// The first few of `ids`, and how many there are.
+fn listed(ids: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let mut text = if ids.len() == 1 {
+        "image".into()
+    } else {
+        format!("{} images:", ids.len())
+    };
+    for (index, id) in ids.iter().take(SHOWN).enumerate() {
+        text += if index == 0 { " `" } else { ", `" };
+        text += id;
+        text += "`";
+    }
+    if ids.len() > SHOWN {
+        text += ", …";
+    }
+    text
 }

@@ -16,9 +16,10 @@ pub enum Metric {
     Bleu,
     /// `ROUGE_L`.
     RougeL,
-    /// `CIDEr`, as pycocoevalcap's `Cider` computes it.
+    /// `CIDEr`, as pycocoevalcap's `Cider` computes it: with the clipping and the penalty on length
+    /// that the paper calls CIDEr-D.
     Cider,
-    /// `CIDErD`, as the paper defines CIDEr-D: the same with counts clipped in the norms' place.
+    /// `CIDErD`. As pycocoevalcap's `Cider` is CIDEr-D already, it is the value of `CIDEr`.
     CiderD,
 }
 

@@ -5,16 +5,14 @@
 
 const BETA: f64 = 1.2;
 
-/// The score of one candidate.
+/// The score of one candidate, by word numbers.
 pub(crate) fn rouge_l(candidate: &[u32], references: &[Vec<u32>]) -> f64 {
     let (mut precision, mut recall) = (0f64, 0f64);
+    let mut row = Vec::new();
     for reference in references {
-        if candidate.is_empty() || reference.is_empty() {
-            continue;
-        }
-        let common = longest_common_subsequence(candidate, reference) as f64;
-        precision = precision.max(common / candidate.len() as f64);
-        recall = recall.max(common / reference.len() as f64);
+        let common = longest_common_subsequence(candidate, reference, &mut row) as f64;
+        precision = precision.max(common / candidate.len().max(1) as f64);
+        recall = recall.max(common / reference.len().max(1) as f64);
     }
     if precision == 0.0 || recall == 0.0 {
         return 0.0;
@@ -22,8 +20,10 @@ pub(crate) fn rouge_l(candidate: &[u32], references: &[Vec<u32>]) -> f64 {
     (1.0 + BETA * BETA) * precision * recall / (recall + BETA * BETA * precision)
 }
 
-fn longest_common_subsequence(a: &[u32], b: &[u32]) -> usize {
-    let mut row = vec![0usize; b.len() + 1];
+/// Its length; `row` is scratch space.
+fn longest_common_subsequence(a: &[u32], b: &[u32], row: &mut Vec<usize>) -> usize {
+    row.clear();
+    row.resize(b.len() + 1, 0);
     for word in a {
         let mut diagonal = 0;
         for (column, other) in b.iter().enumerate() {
@@ -45,12 +45,17 @@ mod tests {
 
     #[test]
     fn subsequences_need_not_be_contiguous() {
+        let mut row = Vec::new();
         assert_eq!(
-            longest_common_subsequence(&[1, 2, 3, 4], &[9, 1, 3, 9, 4]),
+            longest_common_subsequence(&[1, 2, 3, 4], &[9, 1, 3, 9, 4], &mut row),
             3
         );
-        assert_eq!(longest_common_subsequence(&[1], &[2]), 0);
+        assert_eq!(longest_common_subsequence(&[1], &[2], &mut row), 0);
         assert_eq!(rouge_l(&[1, 2], &[vec![1, 2]]), 1.0);
         assert_eq!(rouge_l(&[], &[vec![1]]), 0.0);
+        // Best precision from the first, best recall from the second.
+        let expected = 2.44 * 0.5 / (0.5 + 1.44);
+        let score = rouge_l(&[1, 2], &[vec![1, 2, 3, 4], vec![9, 8, 7, 6]]);
+        assert!((score - expected).abs() < 1e-12, "{score}");
     }
 }

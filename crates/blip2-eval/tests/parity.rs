@@ -1,28 +1,77 @@
-//! Scores against pycocoevalcap's: values of `tests/reference/eval.py`.
+//! Tokens and scores against pycocoevalcap 1.2, whose tokenizer is Stanford's.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use blip2_eval::{Metric, Scorer, read_coco_references, read_coco_results};
+use blip2_eval::{
+    Captions, Metric, Scorer, Scores, read_coco_references, read_coco_results, tokenize,
+};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 /// Both sides compute in f64; sums are taken in another order.
 const TOLERANCE: f64 = 1e-9;
 
+const METRICS: [Metric; 3] = [Metric::Bleu, Metric::RougeL, Metric::Cider];
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/reference/eval")
+}
+
+fn read<T: DeserializeOwned>(name: &str) -> T {
+    let bytes = std::fs::read(folder().join(name)).unwrap();
+    serde_json::from_slice(&bytes).unwrap()
+}
+
+fn assert_scores(what: &str, actual: &Scores, expected: &BTreeMap<String, f64>) {
+    for (name, value) in actual.iter() {
+        let difference = (value - expected[name]).abs();
+        assert!(
+            difference < TOLERANCE,
+            "{what} {name}: {value} {}",
+            expected[name]
+        );
+    }
+}
+
+/// Captions full of what is hard: quotes, contractions, numbers, addresses, abbreviations, emoji.
 #[test]
-fn matches_pycocoevalcap_scores() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/reference/eval");
-    let references = read_coco_references(&folder.join("references.json")).unwrap();
-    let candidates = read_coco_results(&folder.join("candidates.json")).unwrap();
-    let expected = std::fs::read(folder.join("expected.json")).unwrap();
-    let expected: BTreeMap<String, f64> = serde_json::from_slice(&expected).unwrap();
-    let metrics = [Metric::Bleu, Metric::RougeL, Metric::Cider];
+fn matches_stanford_tokens_line_by_line() {
+    let lines: Vec<(String, String)> = read("tokens.json");
+    assert!(lines.len() > 1000);
+    for (caption, expected) in lines {
+        assert_eq!(tokenize(&caption).join(" "), expected, "{caption:?}");
+    }
+}
+
+#[test]
+fn matches_pycocoevalcap_scores_of_plain_captions() {
+    let references = read_coco_references(&folder().join("references.json")).unwrap();
+    let candidates = read_coco_results(&folder().join("candidates.json")).unwrap();
     let report = Scorer::new(&references)
         .unwrap()
-        .score(&candidates, &metrics)
+        .score(&candidates, &METRICS)
         .unwrap();
-    assert_eq!(report.scores.iter().count(), expected.len());
-    for (name, value) in report.scores.iter() {
-        let difference = (value - expected[name]).abs();
-        assert!(difference < TOLERANCE, "{name}: {value} {}", expected[name]);
+    assert_scores("all", &report.scores, &read("expected.json"));
+}
+
+#[derive(Deserialize)]
+struct Case {
+    references: Captions,
+    candidates: BTreeMap<String, String>,
+    scores: BTreeMap<String, f64>,
+    per_image: BTreeMap<String, BTreeMap<String, f64>>,
+}
+
+#[test]
+fn matches_pycocoevalcap_scores_of_hard_captions() {
+    let case: Case = read("scores.json");
+    let report = Scorer::new(&case.references)
+        .unwrap()
+        .score(&case.candidates, &METRICS)
+        .unwrap();
+    assert_scores("all", &report.scores, &case.scores);
+    for (id, scores) in &report.per_image {
+        assert_scores(id, scores, &case.per_image[id]);
     }
 }
