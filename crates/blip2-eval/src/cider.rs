@@ -9,51 +9,53 @@
 //! length multiplies the cosine. With document frequencies of the references, the two names
 //! therefore give one value.
 
+use rayon::prelude::*;
+
 use crate::ngrams::{Counts, MAX_N, NgramMap};
 
 const SIGMA: f64 = 6.0;
 
-/// In how many images' references each n-gram occurs.
+/// How rare each n-gram is: ln(images) − ln(images whose references hold it).
 #[derive(Debug, Clone, Default)]
 pub(crate) struct DocumentFrequency {
-    counts: NgramMap<u32>,
-    /// ln(images)
-    log_images: f64,
+    /// By n − 1.
+    rarity: [NgramMap<f64>; MAX_N],
+    /// Of an n-gram that no reference holds.
+    unseen: f64,
 }
 
 impl DocumentFrequency {
     /// Counts over images, each given by its references.
-    pub fn new<'a>(images: impl Iterator<Item = &'a [Counts]>) -> Self {
-        let mut frequency = Self::default();
-        let mut total = 0u32;
-        let mut ngrams = Vec::new();
-        for references in images {
-            total += 1;
-            ngrams.clear();
-            for ngram in references
-                .iter()
-                .flat_map(|counts| counts.ngrams.iter().flatten())
-            {
-                ngrams.push(ngram.0);
+    pub fn new(images: &[&[Counts]]) -> Self {
+        let unseen = (images.len() as f64).ln();
+        let mut rarity: [NgramMap<f64>; MAX_N] = Default::default();
+        rarity.par_iter_mut().enumerate().for_each(|(n, rarity)| {
+            let mut ngrams = Vec::new();
+            for references in images {
+                ngrams.clear();
+                for counts in *references {
+                    ngrams.extend(counts.ngrams[n].iter().map(|(ngram, _)| *ngram));
+                }
+                ngrams.sort_unstable();
+                ngrams.dedup();
+                for &ngram in &ngrams {
+                    *rarity.entry(ngram).or_default() += 1.0;
+                }
             }
-            ngrams.sort_unstable();
-            ngrams.dedup();
-            for &ngram in &ngrams {
-                *frequency.counts.entry(ngram).or_default() += 1;
-            }
-        }
-        frequency.log_images = f64::from(total).ln();
-        frequency
+            rarity
+                .values_mut()
+                .for_each(|value| *value = unseen - value.ln());
+        });
+        Self { rarity, unseen }
     }
 
     /// The tf–idf vector of a sentence.
     pub fn vector(&self, counts: &Counts) -> Vector {
-        let weights = counts.ngrams.each_ref().map(|ngrams| {
+        let weights: [Vec<f64>; MAX_N] = std::array::from_fn(|n| {
             let weight = |(ngram, count): &(_, u32)| {
-                let frequency = self.counts.get(ngram).copied().unwrap_or(1);
-                f64::from(*count) * (self.log_images - f64::from(frequency).ln())
+                f64::from(*count) * self.rarity[n].get(ngram).unwrap_or(&self.unseen)
             };
-            ngrams.iter().map(weight).collect::<Vec<_>>()
+            counts.ngrams[n].iter().map(weight).collect()
         });
         let norm = |weights: &Vec<f64>| {
             weights

@@ -124,8 +124,11 @@ impl Scorer {
         vocabulary: Vocabulary,
         images: Vec<(String, Vec<Vec<u32>>, Vec<Counts>)>,
     ) -> Self {
-        let frequency =
-            DocumentFrequency::new(images.iter().map(|(_, _, counts)| counts.as_slice()));
+        let counts: Vec<&[Counts]> = images
+            .iter()
+            .map(|(_, _, counts)| counts.as_slice())
+            .collect();
+        let frequency = DocumentFrequency::new(&counts);
         let images = images
             .into_par_iter()
             .map(|(id, tokens, counts)| {

@@ -132,6 +132,9 @@ pub(super) fn likely_url(text: &Text, start: usize) -> Option<usize> {
 
 /// A mail address, with angle brackets if it has them.
 fn mail(text: &Text, start: usize) -> Option<usize> {
+    if !text.has_at {
+        return None;
+    }
     let from = match text.ascii(start) {
         b'<' => start + 1,
         b'&' => text.literal(start, "&lt;")?,

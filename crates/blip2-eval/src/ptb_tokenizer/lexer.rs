@@ -56,6 +56,11 @@ pub(super) fn tokens(text: &Text, limit: usize, mut token: impl FnMut(String)) {
             start = address.unwrap_or(spaces);
             continue;
         }
+        if let Some(end) = words::plain(text, start) {
+            token(text.slice(start, end));
+            start = end;
+            continue;
+        }
         let mut best = Match {
             total: start,
             end: start + 1,

@@ -5,6 +5,9 @@ use super::text::Text;
 
 /// All rules for numbers.
 pub(super) fn matches(text: &Text, start: usize, best: &mut Match) {
+    if text.ascii(start).is_ascii_alphabetic() {
+        return;
+    }
     for (rule, shape) in [
         (date as fn(&Text, usize) -> Option<usize>, Shape::Word),
         (number, Shape::Word),
@@ -44,9 +47,17 @@ fn digits(text: &Text, start: usize, least: usize, most: usize) -> Option<usize>
     (count >= least).then_some(start + count)
 }
 
-/// The ends of `least` to `most` digits, the longest first.
+/// As [`digits`], of ASCII digits.
+fn plain_digits(text: &Text, start: usize, least: usize, most: usize) -> Option<usize> {
+    let end = text
+        .ascii_run(start, |byte| byte.is_ascii_digit())
+        .min(start + most);
+    (end >= start + least).then_some(end)
+}
+
+/// The ends of `least` to `most` ASCII digits, the longest first.
 fn each(text: &Text, start: usize, least: usize, most: usize) -> impl Iterator<Item = usize> {
-    let end = digits(text, start, least, most).unwrap_or(start + least - 1);
+    let end = plain_digits(text, start, least, most).unwrap_or(start + least - 1);
     (start + least..=end).rev()
 }
 
@@ -103,7 +114,7 @@ fn telephone(text: &Text, start: usize) -> Option<usize> {
     // Spaces and hyphens, as in `(650) 723-4567` and `+39-06-472-3456`.
     let mut locals = Vec::new();
     if text.ascii(start) == b'(' {
-        if let Some(end) = digits(text, start + 1, 2, 3)
+        if let Some(end) = plain_digits(text, start + 1, 2, 3)
             && text.ascii(end) == b')'
         {
             locals.push(end + 1);
@@ -111,29 +122,29 @@ fn telephone(text: &Text, start: usize) -> Option<usize> {
                 locals.push(end + 2);
             }
         }
-    } else if let Some(area) = digits(text, plus, 2, 4).filter(|&end| sign(end)) {
+    } else if let Some(area) = plain_digits(text, plus, 2, 4).filter(|&end| sign(end)) {
         locals.push(area + 1);
-        if let Some(second) = digits(text, area + 1, 2, 4).filter(|&end| sign(end)) {
+        if let Some(second) = plain_digits(text, area + 1, 2, 4).filter(|&end| sign(end)) {
             locals.push(second + 1);
         }
     }
     for local in locals {
         for middle in each(text, local, 3, 4) {
             let last = middle + usize::from(sign(middle));
-            longest = longest.max(digits(text, last, 3, 5));
+            longest = longest.max(plain_digits(text, last, 3, 5));
         }
     }
 
     // Full stops, as in `33.1.23.456`.
     let dotted = |start, least, most| {
-        digits(text, start, least, most)
+        plain_digits(text, start, least, most)
             .filter(|&end| text.ascii(end) == b'.')
             .map(|end| end + 1)
     };
     let last = |start| {
         dotted(start, 2, 4)
             .and_then(|next| dotted(next, 3, 4))
-            .and_then(|next| digits(text, next, 3, 5))
+            .and_then(|next| plain_digits(text, next, 3, 5))
     };
     longest = longest.max(dotted(plus, 2, 4).and_then(last));
     if plus == start {

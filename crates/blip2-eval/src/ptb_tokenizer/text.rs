@@ -5,12 +5,15 @@ use super::classes::{Class, class};
 /// Read-only text; behind its end stand line feeds.
 pub(super) struct Text {
     units: Vec<u16>,
+    /// Whether there is an `@`; without one, no mail address need be looked for.
+    pub has_at: bool,
 }
 
 impl Text {
     pub fn new(text: &str) -> Self {
         Self {
             units: text.encode_utf16().collect(),
+            has_at: text.contains('@'),
         }
     }
 

@@ -58,21 +58,35 @@ fn not(text: &Text, start: usize) -> Option<usize> {
     text.literal(text.loose_apostrophe(n)?, "t")
 }
 
+/// What becomes two tokens, and the length of the first.
+const COMPOUNDS: [(&str, usize); 8] = [
+    ("cannot", 3),
+    ("gonna", 3),
+    ("gotta", 3),
+    ("lemme", 3),
+    ("gimme", 3),
+    ("wanna", 3),
+    ("'tis", 2),
+    ("'twas", 2),
+];
+
+fn compound(text: &Text, start: usize) -> Option<(usize, usize)> {
+    let found = |(word, keep): &(&str, usize)| Some((text.literal(start, word)?, start + keep));
+    COMPOUNDS.iter().find_map(found)
+}
+
+/// The end of a word of ASCII letters with a space or the end of the line behind it. No rule finds
+/// anything longer there, so that most words of most captions need no other.
+pub(super) fn plain(text: &Text, start: usize) -> Option<usize> {
+    let end = text.ascii_run(start, |byte| byte.is_ascii_alphabetic());
+    let whole = end > start && matches!(text.at(end), 0x20 | 0x0a);
+    (whole && compound(text, start).is_none()).then_some(end)
+}
+
 /// All rules for words.
 pub(super) fn matches(text: &Text, start: usize, best: &mut Match) {
-    for (compound, keep) in [
-        ("cannot", 3),
-        ("gonna", 3),
-        ("gotta", 3),
-        ("lemme", 3),
-        ("gimme", 3),
-        ("wanna", 3),
-        ("'tis", 2),
-        ("'twas", 2),
-    ] {
-        if let Some(end) = text.literal(start, compound) {
-            best.offer(end, start + keep, Shape::Plain);
-        }
+    if let Some((end, keep)) = compound(text, start) {
+        best.offer(end, keep, Shape::Plain);
     }
     let letters = text.ascii_run(start, |byte| byte.is_ascii_alphabetic());
     if letters >= start + 2

@@ -1,0 +1,32 @@
+//! Scores a COCO result file against a COCO annotation file, the whole set and each image, as JSON.
+//!
+//! `cargo run --release -p blip2-eval --example coco_scores -- captions.json results.json`
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::PathBuf;
+
+use blip2_eval::{Metric, Scorer, Scores, read_coco_references, read_coco_results};
+use serde::Serialize;
+
+#[derive(Serialize)]
+struct Output {
+    scores: Scores,
+    per_image: BTreeMap<String, Scores>,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let paths: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    let [references, candidates] = paths.as_slice() else {
+        return Err("usage: coco_scores REFERENCES CANDIDATES".into());
+    };
+    let scorer = Scorer::new(&read_coco_references(references)?)?;
+    let metrics = [Metric::Bleu, Metric::RougeL, Metric::Cider];
+    let report = scorer.score(&read_coco_results(candidates)?, &metrics)?;
+    let output = Output {
+        scores: report.scores,
+        per_image: report.per_image,
+    };
+    println!("{}", serde_json::to_string(&output)?);
+    Ok(())
+}
