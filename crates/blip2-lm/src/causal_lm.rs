@@ -13,10 +13,10 @@ pub trait CausalLm {
     ///
     /// # Shapes
     /// - `input_ids`: `[batch, tokens]`
-    /// - returns: `[batch, tokens, hidden_size]`
+    /// - returns: `[batch, tokens, hidden_size]`, in the precision of the weights
     fn embed(&self, input_ids: Tensor<2, Int>) -> Tensor<3>;
 
-    /// Runs the decoder.
+    /// Runs the decoder in the precision of `inputs_embeds`, whatever its weights are kept in.
     ///
     /// With a `cache`, `inputs_embeds` holds only tokens that the cache hasn't seen, and the cache
     /// grows by them. Padding may be on either side; what is returned there has no meaning, but is
@@ -38,7 +38,7 @@ pub trait CausalLm {
         cache: Option<&mut KvCache>,
     ) -> Tensor<3>;
 
-    /// Scores every token of the vocabulary, in the precision of the weights.
+    /// Scores every token of the vocabulary, in the precision of `hidden`.
     ///
     /// # Shapes
     /// - `hidden`: `[batch, tokens, hidden_size]`

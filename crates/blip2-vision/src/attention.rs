@@ -6,7 +6,7 @@ use burn::tensor::module::attention;
 use burn::tensor::{Device, Tensor};
 
 use crate::VisionConfig;
-use crate::block::linear;
+use crate::block::{apply, linear};
 
 /// Self-attention over all tokens of an image.
 #[derive(Module, Debug)]
@@ -36,14 +36,14 @@ impl Attention {
     /// - returns: `[batch, tokens, hidden]`
     pub fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
         let [batch, tokens, width] = hidden.dims();
-        let qkv = self
-            .qkv
-            .forward(hidden)
+        let qkv = apply(&self.qkv, hidden)
             .reshape([batch, tokens, 3, self.num_heads, width / self.num_heads])
             .permute([2, 0, 3, 1, 4]);
         let part = |index| qkv.clone().narrow(0, index, 1).squeeze_dim::<4>(0);
         let context = attention(part(0), part(1), part(2), None, None, Default::default());
-        self.projection
-            .forward(context.swap_dims(1, 2).reshape([batch, tokens, width]))
+        apply(
+            &self.projection,
+            context.swap_dims(1, 2).reshape([batch, tokens, width]),
+        )
     }
 }

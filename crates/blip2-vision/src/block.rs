@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::activation::{gelu, sigmoid};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, module};
 use serde::{Deserialize, Serialize};
 
 use crate::{Attention, DropPath, VisionConfig};
@@ -46,8 +46,8 @@ impl Mlp {
     /// - `hidden`: `[batch, tokens, hidden]`
     /// - returns: `[batch, tokens, hidden]`
     pub fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
-        let inner = self.activation.forward(self.fc1.forward(hidden));
-        self.fc2.forward(inner)
+        let inner = self.activation.forward(apply(&self.fc1, hidden));
+        apply(&self.fc2, inner)
     }
 }
 
@@ -111,6 +111,14 @@ pub(crate) fn norm(config: &VisionConfig, device: &Device) -> LayerNorm {
     LayerNormConfig::new(config.hidden_size)
         .with_epsilon(config.layer_norm_eps)
         .init(device)
+}
+
+/// `linear(x)` in the precision of `x`: half-precision weights are widened for the product alone, so
+/// that a frozen tower takes half the memory and rounds nothing but its weights.
+pub(crate) fn apply(linear: &Linear, x: Tensor<3>) -> Tensor<3> {
+    let weight = linear.weight.val().cast(x.dtype());
+    let bias = linear.bias.as_ref().map(|bias| bias.val().cast(x.dtype()));
+    module::linear(x, weight, bias)
 }
 
 /// A linear layer whose bias starts at zero; Burn would draw it like the weight.

@@ -2,7 +2,7 @@
 
 mod fixture;
 
-use blip2_vision::keymap::{from_hugging_face, to_clip, to_hugging_face};
+use blip2_vision::keymap::Names;
 use blip2_vision::{VisionConfig, VisionTransformer, interpolate_position_embedding};
 use burn::tensor::{Device, FloatDType, Tensor};
 use fixture::Fixture;
@@ -45,35 +45,43 @@ fn check_taps(fixture: &Fixture, config: &VisionConfig, module: &VisionTransform
     }
 }
 
-fn one(path: &str) -> Vec<String> {
-    let key = to_hugging_face(path);
-    assert_eq!(from_hugging_face(&key).as_deref(), Some(path), "{key}");
-    vec![key]
+fn blip2(path: &str) -> Vec<String> {
+    keys(Names::Blip2, path)
+}
+
+fn keys(names: Names, path: &str) -> Vec<String> {
+    let keys = names.keys(path).into_iter();
+    keys.map(|key| {
+        let place = names.locate(&key.name).unwrap();
+        assert_eq!((place.path.as_str(), place.third), (path, key.third));
+        key.name
+    })
+    .collect()
 }
 
 #[test]
 fn matches_transformers_blip2_vision_model_at_every_tap() {
-    let (fixture, config, module) = load("vision/eva.safetensors", one);
+    let (fixture, config, module) = load("vision/eva.safetensors", blip2);
     check_taps(&fixture, &config, &module);
 }
 
 #[test]
 fn matches_transformers_blip2_vision_model_without_qkv_bias() {
-    let (fixture, config, module) = load("vision/eva_no_qkv_bias.safetensors", one);
+    let (fixture, config, module) = load("vision/eva_no_qkv_bias.safetensors", blip2);
     assert!(!config.qkv_bias);
     check_taps(&fixture, &config, &module);
 }
 
 #[test]
 fn matches_transformers_clip_vision_model_at_every_tap() {
-    let (fixture, config, module) = load("vision/clip.safetensors", to_clip);
+    let (fixture, config, module) = load("vision/clip.safetensors", |path| keys(Names::Clip, path));
     assert!(config.pre_layernorm && !config.patch_bias);
     check_taps(&fixture, &config, &module);
 }
 
 #[test]
 fn matches_transformers_on_larger_images() {
-    let (fixture, config, module) = load("vision/eva.safetensors", one);
+    let (fixture, config, module) = load("vision/eva.safetensors", blip2);
     let images: Tensor<4> = fixture.tensor("input.large_images", &Device::default());
     let module = module.with_image_size(images.dims()[3]).unwrap();
     let tolerance =
@@ -83,7 +91,7 @@ fn matches_transformers_on_larger_images() {
 
 #[test]
 fn half_precision_images_are_widened_to_the_weights_type() {
-    let (fixture, _, module) = load("vision/eva.safetensors", one);
+    let (fixture, _, module) = load("vision/eva.safetensors", blip2);
     let images: Tensor<4> = fixture.tensor("input.images", &Device::default());
     let half = images.cast(FloatDType::F16);
     let expected = module.forward(half.clone().cast(FloatDType::F32));

@@ -5,7 +5,7 @@ mod fixture;
 #[path = "fixture/gradients.rs"]
 mod gradients;
 
-use blip2_vision::keymap::to_hugging_face;
+use blip2_vision::keymap::Names;
 use blip2_vision::{DropPath, VisionConfig, VisionTransformer};
 use burn::module::Module;
 use burn::tensor::{Device, Distribution, Tensor};
@@ -20,12 +20,12 @@ fn matches_transformers_gradients() {
     let fixture = Fixture::read("vision/eva.safetensors");
     let device = Device::default().autodiff();
     let module = fixture.config::<VisionConfig>().init(&device).unwrap();
-    let (module, _) = fixture.load(module, |path| vec![to_hugging_face(path)]);
+    let (module, _) = fixture.load(module, |path| vec![key(path)]);
     let output = module.forward(fixture.tensor("input.images", &device));
     let gradients = (output * fixture.tensor("input.probe", &device))
         .sum()
         .backward();
-    let checked = fixture.check_gradients(&module, &gradients, to_hugging_face, GRADIENT_TOLERANCE);
+    let checked = fixture.check_gradients(&module, &gradients, key, GRADIENT_TOLERANCE);
     assert_eq!(checked, fixture.names("grad."));
 }
 
@@ -40,9 +40,13 @@ fn interpolated_positions_are_trained_too() {
     // This file has no gradients to compare with; a parameter without one panics.
     let file = Fixture::read("vision/position_embedding.safetensors");
     assert!(
-        file.check_gradients(&module, &gradients, to_hugging_face, 0.0)
+        file.check_gradients(&module, &gradients, key, 0.0)
             .is_empty()
     );
+}
+
+fn key(path: &str) -> String {
+    Names::Blip2.keys(path)[0].name.clone()
 }
 
 fn drop_path_config(rate: f64) -> VisionConfig {

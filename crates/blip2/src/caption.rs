@@ -35,7 +35,9 @@ impl Blip2Caption {
         let lm = self.text_backbone.get();
         let (input_ids, text_mask) = text.to_tensors(&device);
         let query_mask = Tensor::<2, Int>::ones([batch, num_queries], &device);
-        let inputs_embeds = Tensor::cat(vec![prefix, lm.embed(input_ids)], 1);
+        // A frozen language model may be kept in half precision; it computes in the neck's.
+        let text_embeds = lm.embed(input_ids).cast(prefix.dtype());
+        let inputs_embeds = Tensor::cat(vec![prefix, text_embeds], 1);
         let attention_mask = Tensor::cat(vec![query_mask, text_mask], 1);
         let hidden = lm.forward(inputs_embeds, attention_mask, None);
 
@@ -73,7 +75,7 @@ impl Blip2Caption {
         let (inputs_embeds, attention_mask) = self.generation_inputs(prefix, &samples)?;
         let generation = GenerationConfig {
             num_return_sequences: self.text.num_captions.max(generation.num_return_sequences),
-            eos_token_ids: vec![self.text.tokenizer.eos_id()],
+            eos_token_ids: self.text.eos_token_ids.clone(),
             pad_token_id: self.text.tokenizer.pad_id(),
             ..generation.clone()
         };
@@ -159,13 +161,12 @@ impl Blip2Caption {
         let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
         let device = prefix.device();
         let lm = self.text_backbone.get();
+        let dtype = prefix.dtype();
         let embed = |ids: &[u32], device: &Device| {
             let ids: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
             let shape = [1, ids.len()];
-            lm.embed(Tensor::<2, Int>::from_data(
-                TensorData::new(ids, shape),
-                device,
-            ))
+            let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, shape), device);
+            lm.embed(ids).cast(dtype)
         };
         if rows.iter().all(|ids| *ids == rows[0]) {
             let [batch, num_queries, _] = prefix.dims();

@@ -16,10 +16,12 @@ use crate::Blip2Error;
 pub struct TowerConfig<C> {
     /// Keeps the weights constant.
     pub frozen: bool,
-    /// A folder with `config.json` and `model.safetensors` in the Hugging Face layout.
+    /// A folder with `config.json` and weights in the Hugging Face layout (the tower alone, or a
+    /// whole BLIP-2), or a file of weights of any layout that `blip2::checkpoint` knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<PathBuf>,
-    /// The architecture of a tower that starts from random weights.
+    /// The architecture of a tower that starts from random weights, or whose file of weights does
+    /// not say it. Its `image_size` may be another than the weights': positions are interpolated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub architecture: Option<C>,
 }
@@ -106,8 +108,8 @@ impl Blip2CaptionConfig {
                 self.text_backbone.architecture.is_some(),
             ),
         ] {
-            if weights.is_some() == architecture {
-                return invalid(name, "needs either `weights` or `architecture`, not both");
+            if weights.is_none() && !architecture {
+                return invalid(name, "needs `weights`, `architecture` or both");
             }
         }
         Ok(())

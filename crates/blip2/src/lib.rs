@@ -10,6 +10,7 @@ mod config;
 mod error;
 mod loss;
 mod model;
+pub mod presets;
 mod tower;
 
 pub use config::{Blip2CaptionConfig, InitConfig, TowerConfig, VisionNeckKind};

@@ -1,6 +1,5 @@
 //! The assembled captioner.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use blip2_data::tokenizer::CaptionTokenizer;
@@ -11,7 +10,7 @@ use burn::module::Module;
 use burn::nn::{LayerNorm, LayerNormConfig};
 use burn::tensor::{Device, Tensor};
 
-use crate::checkpoint::{load_opt, load_vision};
+use crate::checkpoint::{Architecture, load_opt, load_vision};
 use crate::{Blip2CaptionConfig, Blip2Error, Tower, TowerConfig};
 
 /// BLIP-2 captioning: a frozen image encoder, a Q-Former between, a frozen language model.
@@ -35,20 +34,81 @@ pub struct Blip2Caption {
     pub text_backbone: Tower<Opt>,
     #[module(skip)]
     pub(crate) text: Arc<TextSettings>,
+    #[module(skip)]
+    architecture: Arc<Architecture>,
 }
 
 /// What the model knows about text.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct TextSettings {
     pub tokenizer: CaptionTokenizer,
+    /// The tokens that end a caption.
+    pub eos_token_ids: Vec<u32>,
     pub prompt: String,
     pub max_txt_len: usize,
     pub num_captions: usize,
     pub score_bos: bool,
 }
 
+/// The parts of a captioner, with their weights.
+pub(crate) struct Parts {
+    pub vision: Tower<VisionTransformer>,
+    pub ln_vision: LayerNorm,
+    pub qformer: QFormer,
+    pub neck: VisionNeck,
+    pub text: Tower<Opt>,
+    pub architecture: Architecture,
+}
+
+impl Parts {
+    /// Puts the parts together, if they and the tokenizer fit each other.
+    pub fn assemble(self, text: TextSettings) -> Result<Blip2Caption, Blip2Error> {
+        let Architecture {
+            vision, qformer, ..
+        } = &self.architecture;
+        let lm = self.text.get();
+        let largest = text.tokenizer.largest_id();
+        if largest as usize >= lm.vocab_size() {
+            return Err(Blip2Error::Vocabulary {
+                path: text.tokenizer.path().to_path_buf(),
+                largest,
+                rows: lm.vocab_size(),
+            });
+        }
+        let needed = qformer.num_query_tokens + text.max_txt_len;
+        if needed > lm.max_positions() {
+            return Err(Blip2Error::Config {
+                field: "model.max_txt_len".into(),
+                reason: format!(
+                    "with the queries a caption takes {needed} positions, but the language model \
+                     has {}",
+                    lm.max_positions()
+                ),
+            });
+        }
+        if qformer.encoder_hidden_size != vision.hidden_size {
+            return Err(Blip2Error::Config {
+                field: "model.multimodal_backbone.encoder_hidden_size".into(),
+                reason: format!(
+                    "is {}, but the image encoder is {} wide",
+                    qformer.encoder_hidden_size, vision.hidden_size
+                ),
+            });
+        }
+        Ok(Blip2Caption {
+            vision_backbone: self.vision,
+            ln_vision: self.ln_vision,
+            multimodal_backbone: self.qformer,
+            vision_neck: self.neck,
+            text_backbone: self.text,
+            text: Arc::new(text),
+            architecture: Arc::new(self.architecture),
+        })
+    }
+}
+
 impl Blip2CaptionConfig {
-    /// Makes the captioner: towers from their folders (or random), the trained parts random.
+    /// Makes the captioner: towers from their files (or random), the trained parts random.
     /// `init_cfg` is left to the caller, who knows run folders.
     ///
     /// # Errors
@@ -57,66 +117,49 @@ impl Blip2CaptionConfig {
     /// that does not belong to the language model.
     pub fn init(&self, device: &Device) -> Result<Blip2Caption, Blip2Error> {
         self.validate()?;
-        let vision = tower(
-            &self.vision_backbone,
-            device,
-            |config, device| Ok(config.init(device)?),
-            load_vision,
-        )?;
-        let vision_width = vision.get().hidden_size();
-        let lm = tower(
-            &self.text_backbone,
-            device,
-            |config, device| Ok(config.init(device)?),
-            load_opt,
-        )?;
+        let (vision_config, vision) =
+            tower(
+                &self.vision_backbone,
+                device,
+                |config, device| match &config.weights {
+                    Some(path) => load_vision(path, config.architecture.as_ref(), device),
+                    None => made(config.architecture.as_ref(), |config| {
+                        Ok(config.init(device)?)
+                    }),
+                },
+            )?;
+        let (text_config, lm) = tower(&self.text_backbone, device, |config, device| match &config
+            .weights
+        {
+            Some(path) => load_opt(path, config.architecture.as_ref(), device),
+            None => made(config.architecture.as_ref(), |config| {
+                Ok(config.init(device)?)
+            }),
+        })?;
         let tokenizer = CaptionTokenizer::from_file(&self.tokenizer)?;
-        if tokenizer.vocab_size() > lm.get().vocab_size() {
-            return Err(Blip2Error::Config {
-                field: "model.tokenizer".into(),
-                reason: format!(
-                    "has {} tokens, but the language model embeds only {}",
-                    tokenizer.vocab_size(),
-                    lm.get().vocab_size()
-                ),
-            });
-        }
         let qformer = &self.multimodal_backbone;
-        let needed = qformer.num_query_tokens + self.max_txt_len;
-        if needed > lm.get().max_positions() {
-            return Err(Blip2Error::Config {
-                field: "model.max_txt_len".into(),
-                reason: format!(
-                    "with the queries a caption takes {needed} positions, but the language model \
-                     has {}",
-                    lm.get().max_positions()
-                ),
-            });
-        }
-        if qformer.encoder_hidden_size != vision_width {
-            return Err(Blip2Error::Config {
-                field: "model.multimodal_backbone.encoder_hidden_size".into(),
-                reason: format!(
-                    "is {}, but the image encoder is {vision_width} wide",
-                    qformer.encoder_hidden_size
-                ),
-            });
-        }
-        Ok(Blip2Caption {
-            ln_vision: LayerNormConfig::new(vision_width)
+        Parts {
+            ln_vision: LayerNormConfig::new(vision_config.hidden_size)
                 .with_epsilon(self.ln_vision_eps)
                 .init(device),
-            vision_backbone: vision,
-            multimodal_backbone: qformer.init(device)?,
-            vision_neck: VisionNeck::new(qformer.hidden_size, lm.get().hidden_size(), device),
-            text_backbone: lm,
-            text: Arc::new(TextSettings {
-                tokenizer,
-                prompt: self.prompt.clone(),
-                max_txt_len: self.max_txt_len,
-                num_captions: self.num_captions,
-                score_bos: self.score_bos,
-            }),
+            vision,
+            qformer: qformer.init(device)?,
+            neck: VisionNeck::new(qformer.hidden_size, lm.get().hidden_size(), device),
+            text: lm,
+            architecture: Architecture {
+                vision: vision_config,
+                ln_vision_eps: self.ln_vision_eps,
+                qformer: qformer.clone(),
+                text: text_config,
+            },
+        }
+        .assemble(TextSettings {
+            eos_token_ids: vec![tokenizer.eos_id()],
+            tokenizer,
+            prompt: self.prompt.clone(),
+            max_txt_len: self.max_txt_len,
+            num_captions: self.num_captions,
+            score_bos: self.score_bos,
         })
     }
 }
@@ -124,21 +167,27 @@ impl Blip2CaptionConfig {
 fn tower<C, M: Module>(
     config: &TowerConfig<C>,
     device: &Device,
-    init: impl Fn(&C, &Device) -> Result<M, Blip2Error>,
-    load: impl Fn(&Path, &Device) -> Result<(C, M), Blip2Error>,
-) -> Result<Tower<M>, Blip2Error> {
+    make: impl Fn(&TowerConfig<C>, &Device) -> Result<(C, M), Blip2Error>,
+) -> Result<(C, Tower<M>), Blip2Error> {
     // Frozen weights never touch the autodiff side, not even while they are loaded.
     let device = if config.frozen {
         device.clone().inner()
     } else {
         device.clone()
     };
-    let module = match (&config.weights, &config.architecture) {
-        (Some(folder), _) => load(folder, &device)?.1,
-        (None, Some(architecture)) => init(architecture, &device)?,
-        (None, None) => unreachable!("validate() asks for one of the two"),
-    };
-    Ok(Tower::new(module, config.frozen))
+    let (architecture, module) = make(config, &device)?;
+    Ok((architecture, Tower::new(module, config.frozen)))
+}
+
+/// A tower with random weights.
+fn made<C: Clone, M>(
+    architecture: Option<&C>,
+    init: impl Fn(&C) -> Result<M, Blip2Error>,
+) -> Result<(C, M), Blip2Error> {
+    match architecture {
+        Some(architecture) => Ok((architecture.clone(), init(architecture)?)),
+        None => unreachable!("validate() asks for weights or an architecture"),
+    }
 }
 
 impl Blip2Caption {
@@ -147,12 +196,21 @@ impl Blip2Caption {
         &self.text.tokenizer
     }
 
+    /// The dimensions of every part.
+    pub fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
+    /// The tokens that end a caption.
+    pub fn eos_token_ids(&self) -> &[u32] {
+        &self.text.eos_token_ids
+    }
+
     /// The same model with another prompt.
     pub fn with_prompt(mut self, prompt: &str) -> Self {
         self.text = Arc::new(TextSettings {
             prompt: prompt.to_string(),
-            tokenizer: self.text.tokenizer.clone(),
-            ..*self.text
+            ..(*self.text).clone()
         });
         self
     }

@@ -1,6 +1,6 @@
 //! Feeding a model: the prompt once, then a token for each live row.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use crate::{CausalLm, KvCache, LmError};
 
@@ -11,6 +11,8 @@ pub(super) struct Session<'a, L: CausalLm> {
     rows: Vec<Row>,
     step: usize,
     device: Device,
+    /// The prompt's precision, which new tokens take too.
+    dtype: DType,
 }
 
 /// A text that goes on.
@@ -90,13 +92,14 @@ impl<'a, L: CausalLm> Session<'a, L> {
             }
         }
 
-        let device = inputs_embeds.device();
+        let (device, dtype) = (inputs_embeds.device(), inputs_embeds.dtype());
         let mut session = Self {
             lm,
             cache: KvCache::new(),
             rows,
             step: 0,
             device,
+            dtype,
         };
         if batch == 0 {
             let (values, vocab_size) = (Vec::new(), lm.vocab_size());
@@ -135,7 +138,7 @@ impl<'a, L: CausalLm> Session<'a, L> {
             Tensor::<2, Int>::from_data(TensorData::new(values, [count, columns]), &self.device)
         };
         let (ids, mask) = (int(ids, 1), int(mask, total));
-        let embeds = self.lm.embed(ids);
+        let embeds = self.lm.embed(ids).cast(self.dtype);
         let hidden = self.lm.forward(embeds, mask, Some(&mut self.cache));
         self.read_logits(hidden)
     }

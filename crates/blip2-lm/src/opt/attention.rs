@@ -51,18 +51,20 @@ impl Attention {
                 .swap_dims(1, 2)
         };
         // Scaled before the product, as the reference does: it matters in half precision.
-        let query = self.q_proj.forward(hidden.clone());
+        let query = OptConfig::apply(&self.q_proj, hidden.clone());
         let query = heads(query.mul_scalar((head_dim as f64).powf(-0.5)));
-        let key = heads(self.k_proj.forward(hidden.clone()));
-        let value = heads(self.v_proj.forward(hidden));
+        let key = heads(OptConfig::apply(&self.k_proj, hidden.clone()));
+        let value = heads(OptConfig::apply(&self.v_proj, hidden));
         let (key, value) = match cache {
             Some(cache) => cache.append(key, value),
             None => (key, value),
         };
         let scores = query.matmul(key.transpose()) + bias;
         let context = softmax_in_f32(scores).matmul(value);
-        self.out_proj
-            .forward(context.swap_dims(1, 2).reshape([batch, tokens, width]))
+        OptConfig::apply(
+            &self.out_proj,
+            context.swap_dims(1, 2).reshape([batch, tokens, width]),
+        )
     }
 }
 

@@ -51,8 +51,8 @@ impl DecoderLayer {
             self.self_attn.forward(x, bias, cache)
         });
         self.residual(hidden, &self.final_layer_norm, |x| {
-            self.fc2
-                .forward(self.activation.forward(self.fc1.forward(x)))
+            let inner = self.activation.forward(OptConfig::apply(&self.fc1, x));
+            OptConfig::apply(&self.fc2, inner)
         })
     }
 

@@ -6,6 +6,9 @@
 
 const PREFIX: &str = "model.decoder.";
 
+/// The prefix of a bare `OPTModel`, without the output layer.
+const BARE_PREFIX: &str = "decoder.";
+
 /// Hugging Face's key of the output layer. It is the token embedding again, so a file may have it
 /// or not, and loading drops it.
 pub const TIED_OUTPUT: &str = "lm_head.weight";
@@ -22,7 +25,9 @@ pub fn to_hugging_face(path: &str) -> String {
 
 /// Our path of Hugging Face's `key`, or none if it is not one of the decoder's weights.
 pub fn from_hugging_face(key: &str) -> Option<String> {
-    let path = key.strip_prefix(PREFIX)?;
+    let path = key
+        .strip_prefix(PREFIX)
+        .or_else(|| key.strip_prefix(BARE_PREFIX))?;
     Some(match path.rsplit_once('.') {
         Some((norm, "weight")) if norm.ends_with("layer_norm") => format!("{norm}.gamma"),
         Some((norm, "bias")) if norm.ends_with("layer_norm") => format!("{norm}.beta"),
@@ -56,6 +61,10 @@ mod tests {
             assert_eq!(to_hugging_face(ours), theirs);
             assert_eq!(from_hugging_face(theirs).as_deref(), Some(ours));
         }
+        assert_eq!(
+            from_hugging_face("decoder.layers.0.fc1.bias").as_deref(),
+            Some("layers.0.fc1.bias")
+        );
         assert_eq!(from_hugging_face(TIED_OUTPUT), None);
         assert_eq!(
             from_hugging_face("vision_model.post_layernorm.weight"),

@@ -6,6 +6,7 @@ mod decoder;
 pub mod keymap;
 mod mask;
 mod model;
+pub mod presets;
 
 pub use attention::Attention;
 pub use config::{Activation, OptConfig};

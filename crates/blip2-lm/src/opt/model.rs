@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, Linear};
-use burn::tensor::{Device, FloatDType, Int, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 
 use super::config::POSITION_OFFSET;
 use super::mask::{attention_bias, position_rows};
@@ -64,17 +64,12 @@ impl Opt {
         tap: &mut dyn FnMut(&str, &Tensor<3>),
     ) -> Tensor<3> {
         let [_, new, _] = inputs_embeds.dims();
-        let position_weight = self.embed_positions.weight.val();
-        let dtype = position_weight.dtype();
+        let dtype = inputs_embeds.dtype();
         let bias = attention_bias(attention_mask.clone(), new, dtype);
         let positions = self
             .embed_positions
-            .forward(position_rows(attention_mask, new));
-        // The neck trains in f32 under a frozen decoder in half precision.
-        let inputs_embeds = match inputs_embeds.dtype() == dtype {
-            true => inputs_embeds,
-            false => inputs_embeds.cast(FloatDType::from(dtype)),
-        };
+            .forward(position_rows(attention_mask, new))
+            .cast(dtype);
         let mut hidden = project(&self.project_in, inputs_embeds) + positions;
         tap("embeddings", &hidden);
         for (index, layer) in self.layers.iter().enumerate() {
@@ -93,7 +88,7 @@ impl Opt {
 
 fn project(projection: &Option<Linear>, x: Tensor<3>) -> Tensor<3> {
     match projection {
-        Some(linear) => linear.forward(x),
+        Some(linear) => OptConfig::apply(linear, x),
         None => x,
     }
 }
@@ -117,8 +112,9 @@ impl CausalLm for Opt {
         let embedding = self.embed_tokens.weight.val();
         let [vocab, _] = embedding.dims();
         // One two-dimensional product: a batched one would broadcast the embedding.
+        let hidden = hidden.reshape([batch * tokens, width]);
+        let embedding = embedding.cast(hidden.dtype());
         hidden
-            .reshape([batch * tokens, width])
             .matmul(embedding.transpose())
             .reshape([batch, tokens, vocab])
     }
@@ -139,7 +135,7 @@ impl CausalLm for Opt {
 #[cfg(test)]
 mod tests {
     use burn::module::{ModuleMapper, ModuleVisitor, Param};
-    use burn::tensor::DType;
+    use burn::tensor::{DType, FloatDType};
 
     use super::*;
     use crate::opt::config::tests::tiny;
@@ -204,30 +200,38 @@ mod tests {
     }
 
     #[test]
-    fn half_precision_weights_take_f32_embeddings() {
+    fn half_precision_weights_are_widened_for_f32_embeddings() {
         let device = Device::flex();
         let model = tiny().init(&device).unwrap();
         let ids = Tensor::<2, Int>::from_data([[2, 5, 9, 4], [1, 2, 7, 3]], &device);
         let mask = Tensor::<2, Int>::from_data([[1, 1, 1, 1], [0, 1, 1, 1]], &device);
         let embeds = model.embed(ids);
         let full = model.logits(model.forward(embeds.clone(), mask.clone(), None));
-        struct ToBf16;
-        impl ModuleMapper for ToBf16 {
+        /// Norms and biases stay as they are.
+        struct MatricesToBf16;
+        impl ModuleMapper for MatricesToBf16 {
             fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-                param.map(|tensor| tensor.cast(FloatDType::BF16))
+                param.map(|tensor| match D {
+                    2 => tensor.cast(FloatDType::BF16),
+                    _ => tensor,
+                })
             }
         }
-        let model = model.map(&mut ToBf16);
+        let model = model.map(&mut MatricesToBf16);
+        assert_eq!(
+            model.embed(Tensor::from_data([[2]], &device)).dtype(),
+            DType::BF16
+        );
         let half = model.logits(model.forward(embeds, mask, None));
-        assert_eq!(half.dtype(), DType::BF16);
+        assert_eq!(half.dtype(), DType::F32);
         let (full, half): (Vec<f32>, Vec<f32>) = (
             full.try_into_vec_as().unwrap(),
             half.try_into_vec_as().unwrap(),
         );
         let scale = full.iter().fold(0.0f32, |scale, x| scale.max(x.abs()));
         for (full, half) in full.iter().zip(&half) {
-            // bf16 has 8 bits: 0.4 % a rounding, and some tens of roundings in two layers.
-            assert!((full - half).abs() < 0.05 * scale, "{full} {half}");
+            // bf16 has 8 bits, so a weight is off by 0.2 % on average, in no one direction.
+            assert!((full - half).abs() < 0.02 * scale, "{full} {half}");
         }
     }
 }

@@ -9,17 +9,16 @@ use blip2_data::annotations::OnError;
 use blip2_data::sample::Sample;
 use blip2_data::skips::SkipLog;
 use blip2_data::transforms::{DecodeLimits, probe};
-use blip2_lm::GenerationConfig;
 use burn::tensor::Device;
 use serde::Serialize;
 
-use super::model::load;
+use super::model::{TowerDType, load};
 use super::{json, result_line};
 use crate::RunError;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A run folder.
+    /// A run folder, or a folder in the Hugging Face layout.
     #[arg(long, value_name = "DIR_OR_RUN")]
     model: PathBuf,
     /// An image; may be repeated.
@@ -28,21 +27,17 @@ pub(super) struct Args {
     /// The text that the caption goes on from, instead of the model's.
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
-    /// Beams of the search; 1 is greedy. Default: as the run's tests.
-    #[arg(long, value_name = "N")]
-    num_beams: Option<usize>,
-    /// Longest caption in tokens.
-    #[arg(long, value_name = "N")]
-    max_new_tokens: Option<usize>,
-    /// Shortest caption in tokens.
-    #[arg(long, value_name = "N")]
-    min_new_tokens: Option<usize>,
     /// Captions an image, best first.
     #[arg(long, value_name = "N", default_value_t = 1)]
     num_captions: usize,
     /// Images at once.
     #[arg(long, value_name = "N", default_value_t = 8)]
     batch_size: usize,
+    #[command(flatten)]
+    generation: super::generation::Args,
+    /// In what precision the frozen towers of an imported model are kept.
+    #[arg(long, value_enum, default_value_t = TowerDType::Stored)]
+    dtype: TowerDType,
     /// One JSON object an image.
     #[arg(long)]
     json: bool,
@@ -64,18 +59,10 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
     for image in &args.image {
         probe(image, &limits)?;
     }
-    let loaded = load(&args.model, device)?;
-    let generation = generation(
-        &args,
-        loaded
-            .recipe
-            .evaluation
-            .as_ref()
-            .map(|e| &e.test_generation),
-    );
-    generation
-        .validate()
-        .map_err(|error| RunError::Usage(error.to_string()))?;
+    let loaded = load(&args.model, args.dtype, device)?;
+    let generation = args
+        .generation
+        .apply(&loaded.generation, args.num_captions)?;
     let skips = SkipLog::new(OnError::Fail);
     let samples: Vec<Sample> = args
         .image
@@ -119,21 +106,4 @@ fn print(sample: &CaptionSample, args: &Args) -> Result<(), RunError> {
         result_line(&prediction.caption)?;
     }
     Ok(())
-}
-
-fn generation(args: &Args, preset: Option<&GenerationConfig>) -> GenerationConfig {
-    let preset = preset.cloned().unwrap_or_default();
-    let num_beams = args.num_beams.unwrap_or(preset.num_beams);
-    GenerationConfig {
-        // Several captions come out of several beams.
-        num_beams: if preset.do_sample {
-            num_beams
-        } else {
-            num_beams.max(args.num_captions)
-        },
-        max_new_tokens: args.max_new_tokens.unwrap_or(preset.max_new_tokens),
-        min_new_tokens: args.min_new_tokens.unwrap_or(preset.min_new_tokens),
-        num_return_sequences: args.num_captions,
-        ..preset
-    }
 }

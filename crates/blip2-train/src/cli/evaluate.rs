@@ -8,7 +8,7 @@ use blip2_eval::Scores;
 use burn::tensor::Device;
 use serde::Serialize;
 
-use super::model::load;
+use super::model::{TowerDType, load};
 use super::{bar, json, result_line};
 use crate::RunError;
 use crate::data::read_split;
@@ -17,12 +17,9 @@ use crate::recipe::SplitConfig;
 use crate::report::score_line;
 use crate::run::StopSignal;
 
-/// Images a batch where the run's recipe does not say.
-const BATCH_SIZE: usize = 16;
-
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A run folder.
+    /// A run folder, or a folder in the Hugging Face layout.
     #[arg(long, value_name = "DIR_OR_RUN")]
     model: PathBuf,
     /// COCO captions JSON, Karpathy JSON or JSONL.
@@ -40,6 +37,14 @@ pub(super) struct Args {
     /// Leaves out captions and scores.
     #[arg(long)]
     loss_only: bool,
+    /// Images at once; default: as the run's recipe says.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    batch_size: Option<u16>,
+    #[command(flatten)]
+    generation: super::generation::Args,
+    /// In what precision the frozen towers of an imported model are kept.
+    #[arg(long, value_enum, default_value_t = TowerDType::Stored)]
+    dtype: TowerDType,
     /// One JSON object.
     #[arg(long)]
     json: bool,
@@ -63,15 +68,15 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
     };
     let skips = SkipLog::new(OnError::Fail);
     let samples = read_split(&split, &skips, true)?;
-    let mut loaded = load(&args.model, device)?;
+    let mut loaded = load(&args.model, args.dtype, device)?;
+    let generation = args.generation.apply(&loaded.generation, 1)?;
     if let Some(prompt) = &args.prompt {
         loaded.model = loaded.model.with_prompt(prompt);
     }
-    let evaluation = loaded.recipe.evaluation.as_ref();
     let settings = EvalSettings {
         processor: loaded.processor,
-        batch_size: evaluation.map_or(BATCH_SIZE, |evaluation| evaluation.batch_size),
-        num_workers: loaded.recipe.data.num_workers,
+        batch_size: args.batch_size.map_or(loaded.batch_size, usize::from),
+        num_workers: loaded.num_workers,
         device: device.clone(),
         skips,
         stop: StopSignal::install()?,
@@ -86,9 +91,6 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
         None
     } else {
         progress.set_message("captions");
-        let generation = evaluation
-            .map(|evaluation| evaluation.test_generation.clone())
-            .unwrap_or_default();
         let captions = caption(&loaded.model, &samples, &generation, &settings, &show)?;
         Some(score(&captions, &samples, METRICS)?)
     };

@@ -2,27 +2,33 @@
 
 use std::path::PathBuf;
 
+use blip2::checkpoint::Precision;
+use blip2::presets;
 use burn::tensor::Device;
 
-use super::model::load;
+use super::convert::Gaps;
+use super::model::{is_run, load_run};
 use super::result_line;
 use crate::RunError;
-use crate::recipe::Recipe;
 use crate::recipe_file;
-use crate::report::{PartRow, parameter_rows, parameter_table};
-
-/// Bytes of an f32.
-const F32: usize = 4;
+use crate::report::{Estimate, Frozen, memory, parameter_rows, parameter_table};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A run folder, or a config file.
+    /// A run folder, a checkpoint of any known layout, a config file, or the name of a published
+    /// model.
     #[arg(value_name = "MODEL_OR_CONFIG")]
     target: PathBuf,
+    #[command(flatten)]
+    gaps: Gaps,
 }
 
+/// Images a batch for the estimate where no recipe says it.
+const BATCH_SIZE: usize = 8;
+
 pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
-    let (model, recipe): (_, Recipe) = if args.target.is_file() {
+    let is_config = args.target.extension().is_some_and(|ext| ext == "toml");
+    if is_config {
         let recipe = recipe_file::read(&args.target, &[])?;
         let Some(config) = &recipe.model else {
             return Err(RunError::Usage(format!(
@@ -30,42 +36,65 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
                 args.target.display()
             )));
         };
-        (config.init(device)?, recipe)
-    } else {
-        let loaded = load(&args.target, device)?;
+        let model = config.init(device)?;
+        let rows = parameter_rows(model.architecture(), Frozen::of(&model));
+        return table(&rows, model.architecture(), recipe.train.batch_size);
+    }
+    if is_run(&args.target) {
+        let (model, recipe) = load_run(&args.target, device)?;
         result_line("weights: every tensor loaded; missing: none; unexpected: none")?;
-        (loaded.model, loaded.recipe)
-    };
-    result_line(&parameter_table(&model))?;
-    let rows = parameter_rows(&model);
-    let memory = memory(&rows, &recipe);
-    result_line(&format!(
-        "memory estimate: training {}, captioning {}",
-        mebibytes(memory.0),
-        mebibytes(memory.1)
-    ))
+        let rows = parameter_rows(model.architecture(), Frozen::of(&model));
+        return table(&rows, model.architecture(), recipe.train.batch_size);
+    }
+    let preset = args.target.to_str().and_then(presets::preset);
+    if let (Some(preset), false) = (preset, args.target.exists()) {
+        result_line(&format!("{}: {}", preset.name, preset.source))?;
+        let Some(architecture) = preset.architecture() else {
+            let parts = [
+                ("vision_backbone", preset.vision.num_params()),
+                ("multimodal_backbone", preset.qformer.num_params()),
+            ];
+            for (name, params) in parts {
+                result_line(&format!(
+                    "{name:<22}{:>14}",
+                    crate::report::thousands(params)
+                ))?;
+            }
+            return result_line("no language model: stage 1");
+        };
+        let rows = parameter_rows(&architecture, Frozen::both());
+        return table(&rows, &architecture, BATCH_SIZE);
+    }
+    if !args.target.exists() {
+        return Err(RunError::Usage(format!(
+            "{} is neither a file or folder nor one of {}",
+            args.target.display(),
+            presets::NAMES.join(", ")
+        )));
+    }
+    let checkpoint = args.gaps.import(args.target).open()?;
+    result_line(checkpoint.report.to_string().trim_end())?;
+    let rows = parameter_rows(&checkpoint.architecture, Frozen::both());
+    table(&rows, &checkpoint.architecture, BATCH_SIZE)?;
+    Ok(checkpoint.report.check()?)
 }
 
-/// Bytes for training and for captioning, without what the backend keeps for itself.
-///
-/// Weights are f32; each trained one has a gradient and two moments. Activations are counted at
-/// the places that hold most: per layer about 16 values a token and channel (projections, attention
-/// output, the feed-forward's four) plus the attention weights.
-fn memory(rows: &[PartRow], recipe: &Recipe) -> (usize, usize) {
-    let weights: usize = rows.iter().map(|row| row.params * F32).sum();
-    let trained: usize = rows
-        .iter()
-        .filter(|row| !row.frozen)
-        .map(|row| row.params * F32)
-        .sum();
-    let activations = recipe.model.as_ref().map_or(0, |model| {
-        let qformer = &model.multimodal_backbone;
-        let tokens = qformer.num_query_tokens;
-        let layer = tokens * (16 * qformer.hidden_size + tokens * qformer.num_attention_heads);
-        qformer.num_hidden_layers * layer * F32
-    });
-    let training = weights + 3 * trained + recipe.train.batch_size * activations;
-    (training, weights + activations)
+fn table(
+    rows: &[crate::report::PartRow],
+    architecture: &blip2::checkpoint::Architecture,
+    batch_size: usize,
+) -> Result<(), RunError> {
+    result_line(&parameter_table(rows))?;
+    let Estimate { train, caption } = memory(rows, architecture, batch_size, Precision::F32);
+    let half = memory(rows, architecture, batch_size, Precision::BF16);
+    result_line(&format!(
+        "memory estimate: training {} (batch {batch_size}), captioning {}; with towers in half \
+         precision: {} and {}",
+        mebibytes(train),
+        mebibytes(caption),
+        mebibytes(half.train),
+        mebibytes(half.caption),
+    ))
 }
 
 fn mebibytes(bytes: usize) -> String {

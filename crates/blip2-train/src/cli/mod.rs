@@ -1,8 +1,10 @@
 //! The command line `blip2`: results to stdout, everything else to stderr, exit codes 0, 1, 2, 130.
 
 mod caption;
+mod convert;
 mod data;
 mod evaluate;
+mod generation;
 mod inspect;
 mod logging;
 mod model;
@@ -38,7 +40,9 @@ enum Command {
     Evaluate(evaluate::Args),
     /// COCO scores of a result file against an annotation file.
     Score(score::Args),
-    /// Parameters of a model or config, part by part.
+    /// Change a checkpoint's layout and precision, and verify the result.
+    Convert(convert::Args),
+    /// Parameters of a model or config, part by part, and the account of a checkpoint's keys.
     Inspect(inspect::Args),
     /// Write a built-in data set.
     #[command(subcommand)]
@@ -72,6 +76,7 @@ fn run(cli: Cli) -> Result<(), RunError> {
         Command::Caption(args) => caption::run(args, &device()?),
         Command::Evaluate(args) => evaluate::run(args, &device()?),
         Command::Score(args) => score::run(args),
+        Command::Convert(args) => convert::run(args, &device()?),
         Command::Inspect(args) => inspect::run(args, &device()?),
         Command::Data(command) => data::run(command),
     }

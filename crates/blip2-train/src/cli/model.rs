@@ -1,33 +1,97 @@
-//! `--model`: from a run folder to a captioner.
+//! `--model`: from a run folder, or a checkpoint of any known layout, to a captioner.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use blip2::Blip2Caption;
-use blip2_data::transforms::ImageProcessor;
+use blip2::checkpoint::{Import, Precision, Progress};
+use blip2_data::transforms::{ImageProcessor, ImageProcessorConfig};
+use blip2_lm::GenerationConfig;
 use burn::module::Module;
 use burn::tensor::Device;
+use indicatif::ProgressStyle;
 
+use super::bar;
 use crate::RunError;
 use crate::recipe::Recipe;
 use crate::recipe_file;
 use crate::run::{RunFolder, checkpoint};
 use crate::tasks::CaptionTask;
 
-/// A captioner ready to caption, with its recipe.
+/// Images a batch where no recipe says it.
+const BATCH_SIZE: usize = 8;
+/// Threads that read ahead where no recipe says it.
+const NUM_WORKERS: usize = 1;
+
+/// A captioner ready to caption.
 pub(super) struct LoadedModel {
     pub model: Blip2Caption,
     pub processor: ImageProcessor,
-    pub recipe: Recipe,
+    pub processor_config: ImageProcessorConfig,
+    pub generation: GenerationConfig,
+    pub batch_size: usize,
+    pub num_workers: usize,
 }
 
-/// Loads the best checkpoint of the run in `path` on the plain device.
-pub(super) fn load(path: &Path, device: &Device) -> Result<LoadedModel, RunError> {
-    if path.join("config.json").is_file() && !path.join("config.toml").exists() {
+/// In what precision the matrices of frozen towers are kept. They compute in f32 all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum TowerDType {
+    /// As the checkpoint has them.
+    Stored,
+    /// 32 bits.
+    F32,
+    /// IEEE half precision.
+    F16,
+    /// bfloat16.
+    Bf16,
+}
+
+impl TowerDType {
+    pub fn precision(self) -> Precision {
+        match self {
+            Self::Stored => Precision::Stored,
+            Self::F32 => Precision::F32,
+            Self::F16 => Precision::F16,
+            Self::Bf16 => Precision::BF16,
+        }
+    }
+}
+
+/// Whether `path` is a run folder.
+pub(super) fn is_run(path: &Path) -> bool {
+    path.join("config.toml").is_file()
+}
+
+/// Loads the best checkpoint of a run, or any other checkpoint, on the plain device.
+pub(super) fn load(
+    path: &Path,
+    dtype: TowerDType,
+    device: &Device,
+) -> Result<LoadedModel, RunError> {
+    if is_run(path) {
+        let (model, recipe) = load_run(path, device)?;
+        return from_run(model, &recipe, path);
+    }
+    if !path.exists() {
         return Err(RunError::Usage(format!(
-            "{} is a Hugging Face folder; importing those is not built yet, name a run folder",
+            "{} does not exist: name a run folder or a folder in the Hugging Face layout",
             path.display()
         )));
     }
+    let checkpoint = Import::new(path).open()?;
+    let imported = checkpoint.load(device, dtype.precision(), Some(bytes_bar("weights")))?;
+    Ok(LoadedModel {
+        processor: imported.processor.init()?,
+        processor_config: imported.processor,
+        model: imported.model,
+        generation: imported.generation,
+        batch_size: BATCH_SIZE,
+        num_workers: NUM_WORKERS,
+    })
+}
+
+/// The best checkpoint of the run in `path`.
+pub(super) fn load_run(path: &Path, device: &Device) -> Result<(Blip2Caption, Recipe), RunError> {
     let folder = RunFolder::open(path)?;
     let recipe = recipe_file::read(&folder.config(), &[])?;
     let Some(config) = &recipe.model else {
@@ -42,10 +106,40 @@ pub(super) fn load(path: &Path, device: &Device) -> Result<LoadedModel, RunError
         model: config.init(device)?,
     };
     let model = checkpoint::best(&folder)?.load_into(task)?.model.valid();
-    let processor = config.data_preprocessor.init()?;
+    Ok((model, recipe))
+}
+
+fn from_run(model: Blip2Caption, recipe: &Recipe, path: &Path) -> Result<LoadedModel, RunError> {
+    let Some(config) = &recipe.model else {
+        return Err(RunError::Usage(format!(
+            "{} trained a tower, not a captioner",
+            path.display()
+        )));
+    };
+    let evaluation = recipe.evaluation.as_ref();
+    let generation = evaluation.map(|evaluation| evaluation.test_generation.clone());
     Ok(LoadedModel {
         model,
-        processor,
-        recipe,
+        processor: config.data_preprocessor.init()?,
+        processor_config: config.data_preprocessor.clone(),
+        generation: generation.unwrap_or_default(),
+        batch_size: evaluation.map_or(BATCH_SIZE, |evaluation| evaluation.batch_size),
+        num_workers: recipe.data.num_workers,
+    })
+}
+
+/// A bar of bytes on stderr.
+pub(super) fn bytes_bar(what: &str) -> Progress {
+    let bar = bar(what);
+    let template = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    Arc::new(move |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+        if done >= total {
+            bar.finish_and_clear();
+        }
     })
 }

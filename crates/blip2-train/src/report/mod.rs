@@ -1,6 +1,7 @@
 //! `report.html`: one self-contained page that shows what a run did.
 
 mod curves;
+mod memory;
 mod page;
 mod parameters;
 
@@ -12,7 +13,8 @@ use blip2_data::annotations::Skipped;
 use blip2_data::sample::Sample;
 use blip2_eval::Scores;
 
-pub use parameters::{PartRow, parameter_rows, parameter_table};
+pub use memory::{Estimate, memory};
+pub use parameters::{Frozen, PartRow, parameter_rows, parameter_table, thousands};
 
 use crate::RunError;
 use crate::recipe::Recipe;
@@ -46,7 +48,7 @@ pub fn write(
     let page = page::Page {
         folder,
         recipe,
-        parts: parameter_rows(model),
+        parts: parameter_rows(model.architecture(), Frozen::of(model)),
         scores,
         shown,
         skipped,

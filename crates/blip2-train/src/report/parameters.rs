@@ -1,7 +1,7 @@
 //! Parameters by part, frozen and trained.
 
 use blip2::Blip2Caption;
-use burn::module::Module;
+use blip2::checkpoint::Architecture;
 
 /// One part of a captioner.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,39 +14,60 @@ pub struct PartRow {
     pub frozen: bool,
 }
 
-/// The parts of `model` in the order of the data.
-pub fn parameter_rows(model: &Blip2Caption) -> Vec<PartRow> {
+/// Which towers are constants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frozen {
+    /// The image encoder.
+    pub vision: bool,
+    /// The language model.
+    pub text: bool,
+}
+
+impl Frozen {
+    /// As `model` has them.
+    pub fn of(model: &Blip2Caption) -> Self {
+        Self {
+            vision: model.vision_backbone.is_frozen(),
+            text: model.text_backbone.is_frozen(),
+        }
+    }
+
+    /// Both, as imported models have them.
+    pub fn both() -> Self {
+        Self {
+            vision: true,
+            text: true,
+        }
+    }
+}
+
+/// The parts of a captioner in the order of the data.
+pub fn parameter_rows(architecture: &Architecture, frozen: Frozen) -> Vec<PartRow> {
+    let Architecture {
+        vision,
+        qformer,
+        text,
+        ..
+    } = architecture;
     let row = |name, params, frozen| PartRow {
         name,
         params,
         frozen,
     };
+    let neck = (qformer.hidden_size + 1) * text.word_embed_proj_dim;
     vec![
-        row(
-            "vision_backbone",
-            model.vision_backbone.get().num_params(),
-            model.vision_backbone.is_frozen(),
-        ),
-        row("ln_vision", model.ln_vision.num_params(), false),
-        row(
-            "multimodal_backbone",
-            model.multimodal_backbone.num_params(),
-            false,
-        ),
-        row("vision_neck", model.vision_neck.num_params(), false),
-        row(
-            "text_backbone",
-            model.text_backbone.get().num_params(),
-            model.text_backbone.is_frozen(),
-        ),
+        row("vision_backbone", vision.num_params(), frozen.vision),
+        row("ln_vision", 2 * vision.hidden_size, false),
+        row("multimodal_backbone", qformer.num_params(), false),
+        row("vision_neck", neck, false),
+        row("text_backbone", text.num_params(), frozen.text),
     ]
 }
 
 /// The rows as lines of text, with sums.
-pub fn parameter_table(model: &Blip2Caption) -> String {
-    let rows = parameter_rows(model);
+pub fn parameter_table(rows: &[PartRow]) -> String {
     let mut lines = vec![format!("{:<22}{:>14}  ", "part", "parameters")];
-    for row in &rows {
+    for row in rows {
         let state = if row.frozen { "frozen" } else { "trained" };
         lines.push(format!(
             "{:<22}{:>14}  {state}",

@@ -75,7 +75,8 @@ pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<()
         let task = CaptionTask { model };
         model = checkpoint::find(&init.checkpoint)?.load_into(task)?.model;
     }
-    eprintln!("{}", report::parameter_table(&model));
+    let rows = report::parameter_rows(model.architecture(), report::Frozen::of(&model));
+    eprintln!("{}", report::parameter_table(&rows));
 
     let settings = EvalSettings {
         processor: processor.clone(),

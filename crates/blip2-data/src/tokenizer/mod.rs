@@ -1,5 +1,7 @@
 //! The language model's tokenizer: byte-level BPE as GPT-2 and OPT have it.
 
+mod hugging_face;
+
 use std::path::{Path, PathBuf};
 
 use tokenizers::decoders::byte_level::ByteLevel as ByteLevelDecoder;
@@ -7,13 +9,14 @@ use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer, TokenizerBuilder};
 
+use self::hugging_face::TOKENIZER;
 use crate::DataError;
 
-const FILE: &str = "tokenizer.json";
 /// OPT's special tokens, with ids from 0; `</s>` is also what every text begins with.
 const SPECIAL: [&str; 4] = ["<s>", "<pad>", "</s>", "<unk>"];
 const BOS: &str = "</s>";
 const PAD: &str = "<pad>";
+const UNKNOWN: &str = "<unk>";
 const END_OF_CAPTION: &str = "\n";
 
 /// A tokenizer with the ids that captioning needs.
@@ -24,48 +27,66 @@ pub struct CaptionTokenizer {
     bos_id: u32,
     pad_id: u32,
     eos_id: u32,
+    largest_id: u32,
 }
 
 impl CaptionTokenizer {
-    /// Reads `tokenizer.json`, from its folder or by its own path.
+    /// Reads a tokenizer from its folder (`tokenizer.json`, or `vocab.json` and `merges.txt`) or by
+    /// the path of its `tokenizer.json`.
     ///
     /// # Errors
     ///
     /// A missing or broken file, or one without the special tokens of OPT.
     pub fn from_file(path: &Path) -> Result<Self, DataError> {
-        let path = if path.is_dir() {
-            path.join(FILE)
-        } else {
-            path.to_path_buf()
+        let (tokenizer, path) = read(path)?;
+        let special = |token: &str| {
+            tokenizer
+                .token_to_id(token)
+                .ok_or_else(|| missing(&path, &format!("token {token:?}")))
         };
-        let bytes = std::fs::read(&path).map_err(DataError::io(&path))?;
-        let tokenizer = Tokenizer::from_bytes(bytes).map_err(|error| DataError::Tokenizer {
-            path: path.clone(),
-            reason: error.to_string(),
-        })?;
-        Self::new(tokenizer, path)
+        let (bos_id, pad_id) = (special(BOS)?, special(PAD)?);
+        Self::new(tokenizer, path, bos_id, pad_id)
     }
 
-    fn new(tokenizer: Tokenizer, path: PathBuf) -> Result<Self, DataError> {
-        let missing = |what: &str| DataError::Tokenizer {
-            path: path.clone(),
-            reason: format!("has no token {what:?}"),
-        };
-        let special = |token: &str| tokenizer.token_to_id(token).ok_or_else(|| missing(token));
-        let (bos_id, pad_id) = (special(BOS)?, special(PAD)?);
+    /// As [`from_file`](Self::from_file), with the special tokens that a language model's config
+    /// names.
+    ///
+    /// # Errors
+    ///
+    /// A missing or broken file, or one without these ids.
+    pub fn with_ids(path: &Path, bos_id: u32, pad_id: u32) -> Result<Self, DataError> {
+        let (tokenizer, path) = read(path)?;
+        for id in [bos_id, pad_id] {
+            if tokenizer.id_to_token(id).is_none() {
+                return Err(missing(
+                    &path,
+                    &format!("token with the id {id}, which the config names"),
+                ));
+            }
+        }
+        Self::new(tokenizer, path, bos_id, pad_id)
+    }
+
+    fn new(
+        tokenizer: Tokenizer,
+        path: PathBuf,
+        bos_id: u32,
+        pad_id: u32,
+    ) -> Result<Self, DataError> {
         let line_break = tokenizer
             .encode(END_OF_CAPTION, false)
-            .map_err(|_| missing(END_OF_CAPTION))?;
-        let eos_id = *line_break
-            .get_ids()
-            .first()
-            .ok_or_else(|| missing(END_OF_CAPTION))?;
+            .ok()
+            .and_then(|encoding| encoding.get_ids().first().copied());
+        let eos_id =
+            line_break.ok_or_else(|| missing(&path, &format!("token {END_OF_CAPTION:?}")))?;
+        let largest_id = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
         Ok(Self {
             tokenizer,
             path,
             bos_id,
             pad_id,
             eos_id,
+            largest_id,
         })
     }
 
@@ -76,7 +97,7 @@ impl CaptionTokenizer {
     /// If it can't be written.
     pub fn save(&self, folder: &Path) -> Result<(), DataError> {
         std::fs::create_dir_all(folder).map_err(DataError::io(folder))?;
-        let path = folder.join(FILE);
+        let path = folder.join(TOKENIZER);
         self.tokenizer
             .save(&path, false)
             .map_err(|error| DataError::Tokenizer {
@@ -136,6 +157,30 @@ impl CaptionTokenizer {
     pub fn vocab_size(&self) -> usize {
         self.tokenizer.get_vocab_size(true)
     }
+
+    /// The largest id that a text can have.
+    pub fn largest_id(&self) -> u32 {
+        self.largest_id
+    }
+
+    /// The file it was read from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn read(path: &Path) -> Result<(Tokenizer, PathBuf), DataError> {
+    Ok(match path.is_dir() {
+        true => (hugging_face::read_folder(path)?, path.join(TOKENIZER)),
+        false => (hugging_face::read_file(path)?, path.to_path_buf()),
+    })
+}
+
+fn missing(path: &Path, what: &str) -> DataError {
+    DataError::Tokenizer {
+        path: path.to_path_buf(),
+        reason: format!("has no {what}"),
+    }
 }
 
 /// Trains a byte-level BPE tokenizer with OPT's special tokens on `texts`.
@@ -149,7 +194,7 @@ pub fn train_bpe<'a>(
     texts: impl Iterator<Item = &'a str> + Send,
     vocab_size: usize,
 ) -> Result<CaptionTokenizer, DataError> {
-    let path = PathBuf::from(FILE);
+    let path = PathBuf::from(TOKENIZER);
     let smallest = 256 + SPECIAL.len();
     if vocab_size < smallest {
         return Err(DataError::Tokenizer {
@@ -158,7 +203,7 @@ pub fn train_bpe<'a>(
         });
     }
     let error = |error: tokenizers::Error| DataError::Tokenizer {
-        path: PathBuf::from(FILE),
+        path: PathBuf::from(TOKENIZER),
         reason: error.to_string(),
     };
     let special: Vec<AddedToken> = SPECIAL
@@ -187,7 +232,9 @@ pub fn train_bpe<'a>(
     // Through its own file format, so that a trained tokenizer is what a read one is.
     let text = tokenizer.to_string(false).map_err(error)?;
     let tokenizer = Tokenizer::from_bytes(text.as_bytes()).map_err(error)?;
-    CaptionTokenizer::new(tokenizer, path)
+    let special = |token: &str| tokenizer.token_to_id(token).unwrap_or_default();
+    let (bos_id, pad_id) = (special(BOS), special(PAD));
+    CaptionTokenizer::new(tokenizer, path, bos_id, pad_id)
 }
 
 #[cfg(test)]
@@ -238,7 +285,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let error = CaptionTokenizer::from_file(folder.path()).unwrap_err();
         assert!(error.to_string().contains("tokenizer.json"), "{error}");
-        std::fs::write(folder.path().join(FILE), "{}").unwrap();
+        std::fs::write(folder.path().join(TOKENIZER), "{}").unwrap();
         assert!(CaptionTokenizer::from_file(folder.path()).is_err());
     }
 }

@@ -1,0 +1,144 @@
+//! `blip2 convert`.
+
+use std::path::PathBuf;
+
+use blip2::checkpoint::export::{Export, ExportFormat, weights_of};
+use blip2::checkpoint::{Import, WeightsDType};
+use blip2::presets;
+use burn::tensor::Device;
+
+use super::model::{bytes_bar, is_run, load};
+use super::result_line;
+use crate::RunError;
+use crate::cli::model::TowerDType;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// A run folder, a Hugging Face folder, or a .pth of LAVIS or mmpretrain.
+    #[arg(long, value_name = "DIR_OR_PTH")]
+    from: PathBuf,
+    /// The folder to write; new or empty.
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+    /// Whose layout to write.
+    #[arg(long, value_enum, default_value_t = Format::Huggingface)]
+    format: Format,
+    /// The precision to write; without it every tensor keeps its own.
+    #[arg(long, value_enum)]
+    dtype: Option<DType>,
+    #[command(flatten)]
+    gaps: Gaps,
+}
+
+/// What fills the gaps of a checkpoint that does not say or hold everything.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Gaps {
+    /// Takes weights, config, tokenizer and preprocessing that the checkpoint lacks from here; may
+    /// be repeated.
+    #[arg(long, value_name = "DIR_OR_FILE")]
+    base: Vec<PathBuf>,
+    /// The published model that the checkpoint is of.
+    #[arg(long, value_name = "NAME", value_parser = parse_preset)]
+    preset: Option<&'static str>,
+    /// The folder with the language model's tokenizer.
+    #[arg(long, value_name = "DIR")]
+    tokenizer: Option<PathBuf>,
+    /// Another size of images, in pixels: positions are interpolated.
+    #[arg(long, value_name = "N")]
+    image_size: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// config.json, safetensors, tokenizer and processor: what transformers reads.
+    Huggingface,
+    /// model.pth with LAVIS's names.
+    Lavis,
+    /// model.bpk: Burn's own format.
+    Burnpack,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum DType {
+    F32,
+    F16,
+    Bf16,
+}
+
+fn parse_preset(name: &str) -> Result<&'static str, String> {
+    presets::NAMES
+        .into_iter()
+        .find(|preset| *preset == name)
+        .ok_or_else(|| format!("known are {}", presets::NAMES.join(", ")))
+}
+
+impl Gaps {
+    /// What to import.
+    pub fn import(&self, path: PathBuf) -> Import {
+        Import {
+            path,
+            bases: self.base.clone(),
+            preset: self.preset.and_then(presets::preset),
+            tokenizer: self.tokenizer.clone(),
+            image_size: self.image_size,
+        }
+    }
+}
+
+pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
+    let format = match args.format {
+        Format::Huggingface => ExportFormat::HuggingFace,
+        Format::Lavis => ExportFormat::Lavis,
+        Format::Burnpack => ExportFormat::Burnpack,
+    };
+    let dtype = args.dtype.map(|dtype| match dtype {
+        DType::F32 => WeightsDType::F32,
+        DType::F16 => WeightsDType::F16,
+        DType::Bf16 => WeightsDType::BF16,
+    });
+    let progress = bytes_bar("writing");
+    let files = if is_run(&args.from) {
+        let loaded = load(&args.from, TowerDType::F32, device)?;
+        let (model, generation) = (&loaded.model, &loaded.generation);
+        let mut generation = generation.clone();
+        generation.eos_token_ids = model.eos_token_ids().to_vec();
+        let weights = weights_of(model, &args.from);
+        let export = Export {
+            architecture: model.architecture(),
+            weights: &weights,
+            processor: &loaded.processor_config,
+            generation: &generation,
+            tokenizer: Some(model.tokenizer()),
+            image_token_id: None,
+        };
+        export.write(&args.to, format, dtype, &progress)?
+    } else {
+        let checkpoint = args.gaps.import(args.from).open()?;
+        eprint!("{}", checkpoint.report);
+        checkpoint.report.check()?;
+        let tokenizer = match &checkpoint.tokenizer {
+            Some(_) => Some(checkpoint.read_tokenizer()?),
+            None => {
+                eprintln!(
+                    "note: no tokenizer was found; captioning with {} needs one (--tokenizer)",
+                    args.to.display()
+                );
+                None
+            }
+        };
+        let export = Export {
+            architecture: &checkpoint.architecture,
+            weights: &checkpoint.weights,
+            processor: &checkpoint.processor,
+            generation: &checkpoint.generation,
+            tokenizer: tokenizer.as_ref(),
+            image_token_id: checkpoint.image_token_id,
+        };
+        export.write(&args.to, format, dtype, &progress)?
+    };
+    eprintln!("every tensor was read back and is the same");
+    for file in files {
+        result_line(&file.display().to_string())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! The tensors of modules in memory.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::Tensor;
+
+use crate::Blip2Caption;
+use crate::checkpoint::names::{Address, Layout, Part};
+use crate::checkpoint::weights::{Weight, Weights};
+
+/// Every tensor of a captioner, frozen ones as well. `name` stands in messages.
+pub fn weights_of(model: &Blip2Caption, name: &Path) -> Weights {
+    let mut all = empty(Layout::Native, name);
+    let mut add = |part: Part, tensors: BTreeMap<Address, Weight>| {
+        debug_assert!(tensors.keys().all(|address| address.part == part));
+        all.tensors.extend(tensors);
+    };
+    let name: Arc<Path> = name.into();
+    add(
+        Part::VisionBackbone,
+        capture(Part::VisionBackbone, model.vision_backbone.get(), &name),
+    );
+    add(
+        Part::LnVision,
+        capture(Part::LnVision, &model.ln_vision, &name),
+    );
+    add(
+        Part::MultimodalBackbone,
+        capture(Part::MultimodalBackbone, &model.multimodal_backbone, &name),
+    );
+    add(
+        Part::VisionNeck,
+        capture(Part::VisionNeck, &model.vision_neck, &name),
+    );
+    add(
+        Part::TextBackbone,
+        capture(Part::TextBackbone, model.text_backbone.get(), &name),
+    );
+    all
+}
+
+/// Every tensor of a module that is `part` of a captioner.
+pub fn weights_of_module<M: Module>(
+    part: Part,
+    module: &M,
+    layout: Layout,
+    name: &Path,
+) -> Weights {
+    Weights {
+        tensors: capture(part, module, &name.into()),
+        ..empty(layout, name)
+    }
+}
+
+fn empty(layout: Layout, name: &Path) -> Weights {
+    Weights {
+        layout,
+        path: name.into(),
+        tensors: BTreeMap::new(),
+        dropped: Vec::new(),
+        unexpected: Vec::new(),
+    }
+}
+
+fn capture<M: Module>(part: Part, module: &M, file: &Arc<Path>) -> BTreeMap<Address, Weight> {
+    let mut capture = Capture {
+        part,
+        file: file.clone(),
+        path: Vec::new(),
+        tensors: BTreeMap::new(),
+    };
+    module.visit(&mut capture);
+    capture.tensors
+}
+
+struct Capture {
+    part: Part,
+    file: Arc<Path>,
+    path: Vec<String>,
+    tensors: BTreeMap<Address, Weight>,
+}
+
+impl ModuleVisitor for Capture {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let tensor = param.val().inner();
+        let address = Address {
+            part: self.part,
+            path: self.path.join("."),
+        };
+        let mut weight = Weight::in_memory(
+            self.file.clone(),
+            format!("{}.{}", self.part.name(), address.path),
+            tensor.dtype(),
+            tensor.dims().to_vec(),
+            move || Ok(tensor.to_data()),
+        );
+        weight.burn_layout = true;
+        self.tensors.insert(address, weight);
+    }
+}

@@ -1,0 +1,108 @@
+//! Safetensors files, read tensor by tensor.
+//!
+//! Files are read at positions rather than memory-mapped: a mapping would count as memory until the
+//! system takes it back, and a file that is cut while it is mapped ends the process.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::tensor::DType;
+use safetensors::tensor::{Dtype, Metadata};
+
+use super::StoredTensor;
+use crate::Blip2Error;
+
+/// The largest header that the format allows.
+const MAX_HEADER: u64 = 100_000_000;
+
+/// The tensors of one file.
+pub(super) fn open(path: &Path) -> Result<BTreeMap<String, StoredTensor>, Blip2Error> {
+    let format = |reason: String| Blip2Error::Format {
+        path: path.to_path_buf(),
+        reason,
+    };
+    let mut file = File::open(path).map_err(Blip2Error::io(path))?;
+    let file_len = file.metadata().map_err(Blip2Error::io(path))?.len();
+    let mut length = [0; 8];
+    file.read_exact(&mut length)
+        .map_err(|_| format("is no safetensors file: it has no header".into()))?;
+    let header_len = u64::from_le_bytes(length);
+    if header_len > MAX_HEADER || 8 + header_len > file_len {
+        return Err(format(format!(
+            "is truncated or no safetensors file: its header would have {header_len} bytes, the \
+             file has {file_len}"
+        )));
+    }
+    let mut header = vec![0; header_len as usize];
+    file.read_exact(&mut header).map_err(Blip2Error::io(path))?;
+    let metadata: Metadata = serde_json::from_slice(&header)
+        .map_err(|error| format(format!("has a corrupt header: {error}")))?;
+    let expected = 8 + header_len + metadata.data_len() as u64;
+    if expected != file_len {
+        return Err(format(format!(
+            "is truncated or has been written over: its header announces {expected} bytes, the \
+             file has {file_len}"
+        )));
+    }
+    let file = Arc::new(Mutex::new(file));
+    let shared: Arc<Path> = path.into();
+    metadata
+        .tensors()
+        .into_iter()
+        .map(|(key, info)| {
+            let (start, end) = info.data_offsets;
+            let size = end - start;
+            let offset = 8 + header_len + start as u64;
+            let dtype = dtype(info.dtype).ok_or_else(|| Blip2Error::DType {
+                path: path.to_path_buf(),
+                key: key.clone(),
+                found: format!("{:?}", info.dtype),
+            })?;
+            if info.shape.iter().product::<usize>() * dtype.size() != size {
+                return Err(format(format!(
+                    "has a corrupt header: `{key}` of shape {:?} would not have {size} bytes",
+                    info.shape
+                )));
+            }
+            let file = file.clone();
+            let read = move || {
+                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut bytes = vec![0; size];
+                file.seek(SeekFrom::Start(offset))
+                    .and_then(|_| file.read_exact(&mut bytes))
+                    .map_err(|error| error.to_string())?;
+                Ok(bytes)
+            };
+            let tensor = StoredTensor {
+                dtype,
+                shape: info.shape.clone(),
+                file: shared.clone(),
+                key: key.clone(),
+                burn_layout: false,
+                read: Arc::new(read),
+            };
+            Ok((key, tensor))
+        })
+        .collect()
+}
+
+fn dtype(dtype: Dtype) -> Option<DType> {
+    Some(match dtype {
+        Dtype::F64 => DType::F64,
+        Dtype::F32 => DType::F32,
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::BF16,
+        Dtype::I64 => DType::I64,
+        Dtype::I32 => DType::I32,
+        Dtype::I16 => DType::I16,
+        Dtype::I8 => DType::I8,
+        Dtype::U64 => DType::U64,
+        Dtype::U32 => DType::U32,
+        Dtype::U16 => DType::U16,
+        Dtype::U8 | Dtype::BOOL => DType::U8,
+        _ => return None,
+    })
+}
