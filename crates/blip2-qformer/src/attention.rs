@@ -38,8 +38,14 @@ impl Attention {
     /// # Shapes
     /// - `hidden`: `[batch, queries, hidden]`
     /// - `context`: `[batch, tokens, context_width]`; none attends to `hidden` itself
+    /// - `bias`: `[batch, 1, 1 or queries, tokens]`, added to the scores of all heads
     /// - returns: `[batch, queries, hidden]`
-    pub fn forward(&self, hidden: Tensor<3>, context: Option<Tensor<3>>) -> Tensor<3> {
+    pub fn forward(
+        &self,
+        hidden: Tensor<3>,
+        context: Option<Tensor<3>>,
+        bias: Option<&Tensor<4>>,
+    ) -> Tensor<3> {
         let context = context.unwrap_or_else(|| hidden.clone());
         let query = self.heads(self.query.forward(hidden.clone()));
         let key = self.heads(self.key.forward(context.clone()));
@@ -48,10 +54,13 @@ impl Attention {
         let attended = if self.dropout.prob > 0.0 && query.is_autodiff() {
             // Burn's attention can't drop weights.
             let scores = query.matmul(key.transpose());
-            let weights = softmax(scores.div_scalar((head_dim as f64).sqrt()), 3);
-            self.dropout.forward(weights).matmul(value)
+            let mut scores = scores.div_scalar((head_dim as f64).sqrt());
+            if let Some(bias) = bias {
+                scores = scores + bias.clone();
+            }
+            self.dropout.forward(softmax(scores, 3)).matmul(value)
         } else {
-            attention(query, key, value, None, None, Default::default())
+            attention(query, key, value, None, bias.cloned(), Default::default())
         };
         let attended =
             attended

@@ -5,6 +5,8 @@ use burn::tensor::activation::gelu;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::QFormerTextConfig;
+
 /// A BERT encoder with cross-attention to the image, read by learned queries. Field names are
 /// Hugging Face's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,6 +37,9 @@ pub struct QFormerConfig {
     pub initializer_range: f64,
     /// The epsilon of the norms; 1e-12 in BERT.
     pub layer_norm_eps: f64,
+    /// The text branch of stage 1; a captioner has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<QFormerTextConfig>,
 }
 
 /// The feed-forward's activation.
@@ -70,7 +75,7 @@ pub enum QFormerError {
 
 impl QFormerConfig {
     /// The paper's Q-Former: BERT base with 32 queries, cross-attention in every other layer, for
-    /// image embeddings of `encoder_hidden_size` channels.
+    /// image embeddings of `encoder_hidden_size` channels, without text branch.
     ///
     /// Reference: BLIP-2, section 3.1; LAVIS `init_Qformer`.
     pub fn bert_base(encoder_hidden_size: usize) -> Self {
@@ -87,6 +92,7 @@ impl QFormerConfig {
             attention_probs_dropout_prob: 0.1,
             initializer_range: 0.02,
             layer_norm_eps: 1e-12,
+            text: None,
         }
     }
 
@@ -136,7 +142,7 @@ impl QFormerConfig {
                 return error(field, format!("{value} is not a positive number"));
             }
         }
-        Ok(())
+        self.text.as_ref().map_or(Ok(()), |text| text.validate())
     }
 
     /// Whether the layer at `index` reads the image.
@@ -154,10 +160,14 @@ impl QFormerConfig {
             .num_hidden_layers
             .div_ceil(self.cross_attention_frequency);
         let feed_forward = linear(width, inner) + linear(inner, width) + norm;
+        let text = self.text.as_ref().map_or(0, |text| {
+            text.num_embedding_params(width) + self.num_hidden_layers * feed_forward
+        });
         self.num_query_tokens * width
             + norm
             + self.num_hidden_layers * (attention(width) + feed_forward)
             + crossing * attention(self.encoder_hidden_size)
+            + text
     }
 }
 
@@ -198,6 +208,32 @@ mod tests {
             QFormerConfig::bert_base(1408).num_params(),
             105_137_664 + 32 * 768
         );
+        // `use_qformer_text_input=True`, and `Blip2TextEmbeddings`, see qformer_text.py there.
+        let config = QFormerConfig {
+            text: Some(QFormerTextConfig::bert_base()),
+            ..QFormerConfig::bert_base(1408)
+        };
+        assert_eq!(config.num_params(), 161_825_280 + 23_834_112 + 32 * 768);
+    }
+
+    #[test]
+    fn a_config_without_text_is_written_and_read_without_the_field() {
+        let mut config = QFormerConfig::bert_base(8);
+        let json = serde_json::to_value(&config).unwrap();
+        assert!(json.get("text").is_none());
+        assert_eq!(
+            serde_json::from_value::<QFormerConfig>(json).unwrap(),
+            config
+        );
+        config.text = Some(QFormerTextConfig::bert_base());
+        let mut json = serde_json::to_value(&config).unwrap();
+        assert_eq!(
+            serde_json::from_value::<QFormerConfig>(json.clone()).unwrap(),
+            config
+        );
+        json["text"]["type_vocab_size"] = 2.into();
+        let error = serde_json::from_value::<QFormerConfig>(json).unwrap_err();
+        assert!(error.to_string().contains("type_vocab_size"), "{error}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! One Q-Former layer, on the side of the queries.
+//! One Q-Former layer.
 
 use burn::module::Module;
 use burn::nn::{Initializer, Linear, LinearConfig};
@@ -8,14 +8,17 @@ use crate::{Activation, Attention, QFormerConfig, ResidualOutput};
 
 /// Self-attention, cross-attention in every n-th layer, feed-forward; each followed by a norm.
 ///
-/// Reference: BLIP-2, figure 2; the feed-forward is the queries' own (`intermediate_query`), text
-/// has another in stage 1.
+/// Reference: BLIP-2, figure 2. Queries and text share self-attention, but each has its own
+/// feed-forward, and only the queries read the image.
 #[derive(Module, Debug)]
 pub struct Layer {
     attention: Attention,
     crossattention: Option<Attention>,
     intermediate_query: Linear,
     output_query: ResidualOutput,
+    /// The text's, as `output`; none without a text branch.
+    intermediate: Option<Linear>,
+    output: Option<ResidualOutput>,
     #[module(skip)]
     activation: Activation,
 }
@@ -23,6 +26,7 @@ pub struct Layer {
 impl Layer {
     pub(crate) fn new(index: usize, config: &QFormerConfig, device: &Device) -> Self {
         let (width, inner) = (config.hidden_size, config.intermediate_size);
+        let text = config.text.as_ref();
         Self {
             attention: Attention::new(width, config, device),
             crossattention: config
@@ -30,22 +34,79 @@ impl Layer {
                 .then(|| Attention::new(config.encoder_hidden_size, config, device)),
             intermediate_query: linear(width, inner, config, device),
             output_query: ResidualOutput::new(inner, config, device),
+            intermediate: text.map(|_| linear(width, inner, config, device)),
+            output: text.map(|_| ResidualOutput::new(inner, config, device)),
             activation: config.hidden_act,
         }
     }
 
+    /// Queries alone.
+    ///
     /// # Shapes
     /// - `hidden`: `[batch, queries, hidden]`
     /// - `image_embeds`: `[batch, tokens, encoder_hidden]`
     /// - returns: `[batch, queries, hidden]`
     pub fn forward(&self, hidden: Tensor<3>, image_embeds: &Tensor<3>) -> Tensor<3> {
-        let mut hidden = self.attention.forward(hidden, None);
+        let hidden = self.attention.forward(hidden, None, None);
+        self.finish_queries(hidden, image_embeds)
+    }
+
+    /// Text alone.
+    ///
+    /// # Shapes
+    /// - `hidden`: `[batch, tokens, hidden]`
+    /// - `bias`: `[batch, 1, 1 or tokens, tokens]`
+    /// - returns: `[batch, tokens, hidden]`
+    ///
+    /// # Panics
+    ///
+    /// Without a text branch.
+    pub fn forward_text(&self, hidden: Tensor<3>, bias: &Tensor<4>) -> Tensor<3> {
+        self.finish_text(self.attention.forward(hidden, None, Some(bias)))
+    }
+
+    /// Queries and text together; only the queries read the image.
+    ///
+    /// # Shapes
+    /// - `hidden`: `[batch, queries + tokens, hidden]`, queries first
+    /// - `bias`: `[batch, 1, 1 or queries + tokens, queries + tokens]`
+    /// - `image_embeds`: `[batch, image_tokens, encoder_hidden]`
+    /// - returns: `[batch, queries + tokens, hidden]`
+    ///
+    /// # Panics
+    ///
+    /// Without a text branch.
+    pub fn forward_multimodal(
+        &self,
+        hidden: Tensor<3>,
+        queries: usize,
+        bias: &Tensor<4>,
+        image_embeds: &Tensor<3>,
+    ) -> Tensor<3> {
+        let hidden = self.attention.forward(hidden, None, Some(bias));
+        let [_, all, _] = hidden.dims();
+        let text = hidden.clone().narrow(1, queries, all - queries);
+        let queries = self.finish_queries(hidden.narrow(1, 0, queries), image_embeds);
+        Tensor::cat(vec![queries, self.finish_text(text)], 1)
+    }
+
+    /// What follows self-attention for queries.
+    fn finish_queries(&self, mut hidden: Tensor<3>, image_embeds: &Tensor<3>) -> Tensor<3> {
         if let Some(crossattention) = &self.crossattention {
-            hidden = crossattention.forward(hidden, Some(image_embeds.clone()));
+            hidden = crossattention.forward(hidden, Some(image_embeds.clone()), None);
         }
         let inner = self.intermediate_query.forward(hidden.clone());
         self.output_query
             .forward(self.activation.forward(inner), hidden)
+    }
+
+    /// What follows self-attention for text.
+    fn finish_text(&self, hidden: Tensor<3>) -> Tensor<3> {
+        let (Some(intermediate), Some(output)) = (&self.intermediate, &self.output) else {
+            panic!("{NO_TEXT_BRANCH}");
+        };
+        let inner = intermediate.forward(hidden.clone());
+        output.forward(self.activation.forward(inner), hidden)
     }
 
     /// Whether this layer reads the image.
@@ -53,6 +114,9 @@ impl Layer {
         self.crossattention.is_some()
     }
 }
+
+pub(crate) const NO_TEXT_BRANCH: &str =
+    "this Q-Former has no text branch: its config has no `text`";
 
 /// BERT draws its weights, and LAVIS the queries, from a normal distribution.
 pub(crate) fn weight_initializer(config: &QFormerConfig) -> Initializer {
