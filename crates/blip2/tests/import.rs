@@ -37,7 +37,7 @@ fn values(checkpoint: &Checkpoint) -> BTreeMap<Address, Vec<u8>> {
         .keys()
         .map(|address| {
             let weight = &checkpoint.weights.tensors[address];
-            let mut bytes = weight.read(DType::F32).unwrap().into_bytes().to_vec();
+            let mut bytes = weight.read(DType::F32).unwrap();
             if weight.burn_layout && expected[address].transposed {
                 bytes = transposed(&bytes, &weight.shape);
             }

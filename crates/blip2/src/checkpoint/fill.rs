@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use blip2_vision::interpolate_position_embedding;
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
+use burn::tensor::{Bytes, DType, Device, FloatDType, Tensor, TensorData};
 use burn_store::burn_pack;
 use burn_store::{ModuleSnapshot, bridge};
 
@@ -121,11 +121,11 @@ pub fn fill<M: Module>(
                 burn_pack::Error::ValidationError(reason)
             })?;
             if let Some(meter) = &meter {
-                meter.add(data.as_bytes().len());
+                meter.add(data.len());
             }
-            let (bytes, _, dtype) = match turn {
-                true => transpose(&data, &shape).into_parts(),
-                false => data.into_parts(),
+            let bytes = match turn {
+                true => transposed(&data, dtype, shape[0]),
+                false => Bytes::from_bytes_vec(data),
             };
             Ok(TensorData::from_bytes(bytes, shape.clone(), dtype))
         };
@@ -216,7 +216,7 @@ fn fit(
     let same_but_ones = expected[leading..] == weight.shape[..]
         && expected[..leading].iter().all(|&side| side == 1);
     if same_but_ones {
-        return Ok(reshaped(weight, expected));
+        return Ok(weight.reshaped(expected));
     }
     if part == Part::VisionBackbone
         && path == "position_embedding"
@@ -229,14 +229,6 @@ fn fit(
         key: weight.key.clone(),
         expected,
         found: weight.shape.clone(),
-    })
-}
-
-fn reshaped(weight: &Weight, shape: Vec<usize>) -> Weight {
-    let (of_read, target) = (weight.clone(), shape.clone());
-    Weight::new(weight.clone(), shape, move || {
-        let (bytes, _, dtype) = of_read.read(of_read.dtype)?.into_parts();
-        Ok(TensorData::from_bytes(bytes, target.clone(), dtype))
     })
 }
 
@@ -254,42 +246,49 @@ fn interpolated(weight: &Weight, expected: &[usize], device: &Device) -> Option<
     if width != new_width || !square(tokens) || !square(new_tokens) {
         return None;
     }
-    let of_read = reshaped(weight, vec![1, tokens, width]);
+    let of_read = weight.clone();
     let device = device.clone().inner();
-    Some(Weight::new(weight.clone(), expected.to_vec(), move || {
-        let options = (&device, FloatDType::F32.into());
-        let positions = Tensor::<3>::from_data(of_read.read(DType::F32)?, options);
+    let read = move || {
+        let bytes = Bytes::from_bytes_vec(of_read.read(DType::F32)?);
+        let data = TensorData::from_bytes(bytes, [1, tokens, width], DType::F32);
+        let positions = Tensor::<3>::from_data(data, (&device, FloatDType::F32.into()));
         let positions = interpolate_position_embedding(positions, (side, side))?;
-        Ok(positions.into_data())
-    }))
+        Ok(positions.into_data().into_bytes().to_vec())
+    };
+    let (file, key) = (weight.file.clone(), weight.key.clone());
+    Some(Weight::new(file, key, DType::F32, expected.to_vec(), read))
 }
 
-/// The transposed matrix; `shape` is the result's.
-pub(super) fn transpose(data: &TensorData, shape: &[usize]) -> TensorData {
-    let bytes = match data.dtype().size() {
-        2 => transposed_bytes::<2>(data.as_bytes(), shape[0]),
-        8 => transposed_bytes::<8>(data.as_bytes(), shape[0]),
-        _ => transposed_bytes::<4>(data.as_bytes(), shape[0]),
-    };
-    TensorData::from_bytes_vec(bytes, shape.to_vec(), data.dtype())
+/// A row-major matrix of `columns` columns, transposed.
+pub(super) fn transposed(bytes: &[u8], dtype: DType, columns: usize) -> Bytes {
+    // Burn copies bytes that are not aligned for their type, so they are made as numbers.
+    match dtype.size() {
+        2 => Bytes::from_elems(transposed_as(bytes, columns, u16::from_le_bytes)),
+        8 => Bytes::from_elems(transposed_as(bytes, columns, u64::from_le_bytes)),
+        _ => Bytes::from_elems(transposed_as(bytes, columns, u32::from_le_bytes)),
+    }
 }
 
 /// Works tile by tile, for the elements of a column are far apart in memory.
-fn transposed_bytes<const SIZE: usize>(bytes: &[u8], columns: usize) -> Vec<u8> {
+fn transposed_as<const SIZE: usize, E: Copy + Default>(
+    bytes: &[u8],
+    columns: usize,
+    number: impl Fn([u8; SIZE]) -> E,
+) -> Vec<E> {
     const TILE: usize = 32;
     let (elements, _) = bytes.as_chunks::<SIZE>();
     let rows = elements.len() / columns.max(1);
-    let mut target = vec![[0; SIZE]; elements.len()];
+    let mut target = vec![E::default(); elements.len()];
     for row_tile in (0..rows).step_by(TILE) {
         for column_tile in (0..columns).step_by(TILE) {
             for column in column_tile..columns.min(column_tile + TILE) {
                 for row in row_tile..rows.min(row_tile + TILE) {
-                    target[column * rows + row] = elements[row * columns + column];
+                    target[column * rows + row] = number(elements[row * columns + column]);
                 }
             }
         }
     }
-    target.into_flattened()
+    target
 }
 
 #[cfg(test)]
@@ -300,11 +299,17 @@ mod tests {
     fn matrices_of_any_size_are_transposed() {
         let (rows, columns) = (70, 33);
         let values: Vec<f32> = (0..rows * columns).map(|value| value as f32).collect();
-        let data = TensorData::new(values, [rows, columns]);
-        let turned: Vec<f32> = transpose(&data, &[columns, rows]).try_to_vec().unwrap();
-        for row in 0..rows {
-            for column in 0..columns {
-                assert_eq!(turned[column * rows + row], (row * columns + column) as f32);
+        for dtype in [DType::F16, DType::F32, DType::F64] {
+            let data = TensorData::new(values.clone(), [rows, columns]).convert_dtype(dtype);
+            let bytes = transposed(data.as_bytes(), dtype, columns);
+            let turned = TensorData::from_bytes(bytes, [columns, rows], dtype);
+            let turned: Vec<f32> = turned.convert_dtype(DType::F32).try_to_vec().unwrap();
+            // f16 holds whole numbers up to 2048; beyond, both sides round alike.
+            let values: Vec<f32> = data.convert_dtype(DType::F32).try_to_vec().unwrap();
+            for row in 0..rows {
+                for column in 0..columns {
+                    assert_eq!(turned[column * rows + row], values[row * columns + column]);
+                }
             }
         }
     }

@@ -10,7 +10,6 @@ mod fill;
 pub mod hugging_face;
 mod import;
 pub mod names;
-mod qformer_names;
 mod report;
 mod source;
 mod weights;

@@ -4,8 +4,6 @@ use blip2_lm::opt::keymap as opt;
 use blip2_qformer::keymap as qformer;
 use blip2_vision::keymap::{Key, Names};
 
-use super::qformer_names;
-
 /// A part of `Blip2Caption`, in the order of the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Part {
@@ -188,8 +186,8 @@ impl Layout {
                 prefixed("visual_encoder.", names.keys(path))
             }
             (Self::Lavis(_), Part::LnVision) => whole(format!("{LAVIS_LN}{}", torch_norm(path))),
-            (Self::Lavis(_), Part::MultimodalBackbone) => whole(qformer_names::to_lavis(path)),
-            (Self::Lavis(_), Part::VisionNeck) => whole(path.replace(NECK, LAVIS_NECK)),
+            (Self::Lavis(_), Part::MultimodalBackbone) => whole(qformer::to_lavis(path)),
+            (Self::Lavis(_), Part::VisionNeck) => whole(qformer::neck_to_lavis(path)),
             (Self::Lavis(_), Part::TextBackbone) => {
                 whole(format!("{LAVIS_LM}{}", opt::to_hugging_face(path)))
             }
@@ -198,10 +196,8 @@ impl Layout {
                 prefixed("vision_backbone.", Names::Mmpretrain.keys(path))
             }
             (Self::Mmpretrain, Part::LnVision) => whole(format!("{MM_LN}{}", torch_norm(path))),
-            (Self::Mmpretrain, Part::MultimodalBackbone) => {
-                whole(qformer_names::to_mmpretrain(path))
-            }
-            (Self::Mmpretrain, Part::VisionNeck) => whole(path.replace(NECK, MM_NECK)),
+            (Self::Mmpretrain, Part::MultimodalBackbone) => whole(qformer::to_mmpretrain(path)),
+            (Self::Mmpretrain, Part::VisionNeck) => whole(qformer::neck_to_mmpretrain(path)),
             (Self::Mmpretrain, Part::TextBackbone) => {
                 whole(format!("{MM_LM}{}", opt::to_hugging_face(path)))
             }
@@ -215,9 +211,6 @@ const LAVIS_LN: &str = "ln_vision.";
 const LAVIS_LM: &str = "opt_model.";
 const MM_LN: &str = "ln_vision_backbone.";
 const MM_LM: &str = "text_backbone.";
-const NECK: &str = "projection.";
-const LAVIS_NECK: &str = "opt_proj.";
-const MM_NECK: &str = "vision_neck.fc.";
 
 fn hugging_face(key: &str) -> Meaning {
     if let Some(parameter) = key.strip_prefix(HF_LN) {
@@ -238,7 +231,7 @@ fn hugging_face(key: &str) -> Meaning {
     if key.ends_with("position_ids") {
         return Meaning::Dropped(POSITION_IDS);
     }
-    if qformer_names::is_text_of_hugging_face(key) {
+    if qformer::text_from_hugging_face(key).is_some() || key.starts_with("qformer.embeddings.") {
         return Meaning::Dropped(TEXT_SIDE);
     }
     if is_head(
@@ -263,11 +256,11 @@ fn lavis(names: Names, key: &str) -> Meaning {
     if let Some(key) = key.strip_prefix("visual_encoder.") {
         return vision(names, key);
     }
-    if let Some(path) = qformer_names::from_lavis(key) {
+    if let Some(path) = qformer::from_lavis(key) {
         return weight(Part::MultimodalBackbone, path);
     }
-    if let Some(parameter) = key.strip_prefix(LAVIS_NECK) {
-        return weight(Part::VisionNeck, format!("{NECK}{parameter}"));
+    if let Some(path) = qformer::neck_from_lavis(key) {
+        return weight(Part::VisionNeck, path);
     }
     if let Some(key) = key.strip_prefix(LAVIS_LM) {
         return language_model(key);
@@ -278,7 +271,7 @@ fn lavis(names: Names, key: &str) -> Meaning {
     if key.starts_with("Qformer.cls.") {
         return Meaning::Dropped(STAGE_ONE_HEADS);
     }
-    if qformer_names::is_text_of_lavis(key) {
+    if qformer::text_from_lavis(key).is_some() {
         return Meaning::Dropped(TEXT_SIDE);
     }
     if is_head(key, &["vision_proj.", "text_proj.", "itm_head.", "temp"]) {
@@ -294,11 +287,11 @@ fn mmpretrain(key: &str) -> Meaning {
     if let Some(key) = key.strip_prefix("vision_backbone.") {
         return vision(Names::Mmpretrain, key);
     }
-    if let Some(path) = qformer_names::from_mmpretrain(key) {
+    if let Some(path) = qformer::from_mmpretrain(key) {
         return weight(Part::MultimodalBackbone, path);
     }
-    if let Some(parameter) = key.strip_prefix(MM_NECK) {
-        return weight(Part::VisionNeck, format!("{NECK}{parameter}"));
+    if let Some(path) = qformer::neck_from_mmpretrain(key) {
+        return weight(Part::VisionNeck, path);
     }
     if let Some(key) = key.strip_prefix(MM_LM) {
         return language_model(key);
@@ -309,7 +302,7 @@ fn mmpretrain(key: &str) -> Meaning {
     if key.starts_with("data_preprocessor.") {
         return Meaning::Dropped("the mean and deviation of pixels, which the config holds");
     }
-    if qformer_names::is_text_of_mmpretrain(key) {
+    if qformer::text_from_mmpretrain(key).is_some() {
         return Meaning::Dropped(TEXT_SIDE);
     }
     Meaning::Unknown

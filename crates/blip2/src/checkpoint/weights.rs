@@ -25,30 +25,17 @@ pub struct Weight {
     pub file: Arc<Path>,
     /// As `file`.
     pub key: String,
-    read: Arc<dyn Fn() -> Result<TensorData, Blip2Error> + Send + Sync>,
+    read: Arc<dyn Fn() -> Result<Vec<u8>, Blip2Error> + Send + Sync>,
 }
 
 impl Weight {
-    /// A tensor that `read` makes.
+    /// A tensor whose values `read` gives: little-endian, row-major. It is said to come from `file`.
     pub fn new(
-        like: Weight,
-        shape: Vec<usize>,
-        read: impl Fn() -> Result<TensorData, Blip2Error> + Send + Sync + 'static,
-    ) -> Self {
-        Self {
-            shape,
-            read: Arc::new(read),
-            ..like
-        }
-    }
-
-    /// A tensor that is held in memory, said to come from `file`.
-    pub fn in_memory(
         file: Arc<Path>,
         key: String,
         dtype: DType,
         shape: Vec<usize>,
-        read: impl Fn() -> Result<TensorData, Blip2Error> + Send + Sync + 'static,
+        read: impl Fn() -> Result<Vec<u8>, Blip2Error> + Send + Sync + 'static,
     ) -> Self {
         Self {
             shape,
@@ -60,41 +47,49 @@ impl Weight {
         }
     }
 
-    /// Reads the tensor and converts it to `dtype`.
+    /// The same values in another shape.
+    pub fn reshaped(&self, shape: Vec<usize>) -> Self {
+        Self {
+            shape,
+            ..self.clone()
+        }
+    }
+
+    /// Reads the values and converts them to `dtype`: little-endian, row-major.
     ///
     /// # Errors
     ///
-    /// An unreadable file, values that are no numbers, or NaN and infinity among them: such
-    /// weights make every output NaN.
-    pub fn read(&self, dtype: DType) -> Result<TensorData, Blip2Error> {
-        let data = (self.read)()?;
-        let wrong = count_not_finite(&data);
-        if wrong > 0 {
+    /// An unreadable file, or NaN and infinity among the values: such weights make every output
+    /// NaN.
+    pub fn read(&self, dtype: DType) -> Result<Vec<u8>, Blip2Error> {
+        let bytes = (self.read)()?;
+        let count = count_not_finite(&bytes, self.dtype);
+        if count > 0 {
             return Err(Blip2Error::NotFinite {
                 path: self.file.to_path_buf(),
                 key: self.key.clone(),
-                count: wrong,
+                count,
             });
         }
-        Ok(match data.dtype() == dtype {
-            true => data,
-            false => data.convert_dtype(dtype),
-        })
+        if self.dtype == dtype {
+            return Ok(bytes);
+        }
+        let bytes = Bytes::from_bytes_vec(bytes);
+        let data = TensorData::from_bytes(bytes, self.shape.clone(), self.dtype);
+        Ok(data.convert_dtype(dtype).into_bytes().to_vec())
     }
 
     fn whole(stored: &StoredTensor) -> Self {
         let of_read = stored.clone();
         Self {
-            shape: stored.shape.clone(),
-            dtype: stored.dtype,
             burn_layout: stored.burn_layout,
-            file: stored.file.clone(),
-            key: stored.key.clone(),
-            read: Arc::new(move || {
-                let bytes = Bytes::from_bytes_vec(of_read.read()?);
-                let shape = of_read.shape.clone();
-                Ok(TensorData::from_bytes(bytes, shape, of_read.dtype))
-            }),
+            ..Self::new(
+                stored.file.clone(),
+                stored.key.clone(),
+                stored.dtype,
+                stored.shape.clone(),
+                move || of_read.read(),
+            )
         }
     }
 
@@ -109,8 +104,7 @@ impl Weight {
         }
         let mut shape = query.shape.clone();
         *shape.first_mut()? *= 3;
-        let (read_shape, dtype) = (shape.clone(), query.dtype);
-        let (file, key) = (query.file.clone(), query.key.clone());
+        let (file, key, dtype) = (query.file.clone(), query.key.clone(), query.dtype);
         let read = move || {
             let mut bytes = query.read()?;
             match &thirds[KEY_THIRD] {
@@ -118,10 +112,9 @@ impl Weight {
                 None => bytes.resize(2 * bytes.len(), 0),
             }
             bytes.extend(value.read()?);
-            let bytes = Bytes::from_bytes_vec(bytes);
-            Ok(TensorData::from_bytes(bytes, read_shape.clone(), dtype))
+            Ok(bytes)
         };
-        Some(Self::in_memory(file, key, dtype, shape, read))
+        Some(Self::new(file, key, dtype, shape, read))
     }
 }
 
@@ -132,8 +125,7 @@ impl fmt::Debug for Weight {
 }
 
 /// How many values are NaN or infinite.
-fn count_not_finite(data: &TensorData) -> usize {
-    let bytes = data.as_bytes();
+fn count_not_finite(bytes: &[u8], dtype: DType) -> usize {
     // All bits of the exponent are set in NaN and infinity, in every format.
     let count = |mask: u16| {
         bytes
@@ -141,7 +133,7 @@ fn count_not_finite(data: &TensorData) -> usize {
             .filter(|pair| u16::from_le_bytes([pair[0], pair[1]]) & mask == mask)
             .count()
     };
-    match data.dtype() {
+    match dtype {
         DType::F16 => count(0x7c00),
         DType::BF16 => count(0x7f80),
         DType::F32 => bytes

@@ -7,7 +7,7 @@ use burn::tensor::DType;
 
 use super::WeightsDType;
 use crate::Blip2Error;
-use crate::checkpoint::fill::{Expected, transpose};
+use crate::checkpoint::fill::{Expected, transposed};
 use crate::checkpoint::names::{Address, Layout};
 use crate::checkpoint::weights::{Weight, Weights};
 
@@ -86,17 +86,11 @@ fn read(
             found: weight.shape.clone(),
         });
     }
-    let data = weight.read(dtype)?;
-    let turn = expected.transposed && weight.burn_layout != burn_layout;
-    let data = match turn {
-        true => {
-            let mut shape = weight.shape.clone();
-            shape.reverse();
-            transpose(&data, &shape)
-        }
-        false => data,
-    };
-    let mut bytes = data.into_bytes().to_vec();
+    let mut bytes = weight.read(dtype)?;
+    if expected.transposed && weight.burn_layout != burn_layout {
+        let columns = weight.shape.last().copied().unwrap_or(1);
+        bytes = transposed(&bytes, dtype, columns).to_vec();
+    }
     if let Some(third) = third {
         let size = bytes.len() / 3;
         bytes.drain(..third * size);

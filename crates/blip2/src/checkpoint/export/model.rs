@@ -98,12 +98,12 @@ impl ModuleVisitor for Capture {
             part: self.part,
             path: self.path.join("."),
         };
-        let mut weight = Weight::in_memory(
+        let mut weight = Weight::new(
             self.file.clone(),
             format!("{}.{}", self.part.name(), address.path),
             tensor.dtype(),
             tensor.dims().to_vec(),
-            move || Ok(tensor.to_data()),
+            move || Ok(tensor.to_data().into_bytes().to_vec()),
         );
         weight.burn_layout = true;
         self.tensors.insert(address, weight);

@@ -139,6 +139,8 @@ fn qformer(
         attention_probs_dropout_prob: fields.number("attention_probs_dropout_prob", 0.1)?,
         initializer_range: fields.number("initializer_range", 0.02)?,
         layer_norm_eps: fields.number("layer_norm_eps", 1e-12)?,
+        // Captioning drops the text side.
+        text: None,
     };
     config.validate()?;
     Ok(config)
