@@ -1,5 +1,6 @@
 //! The command line: what each command prints, and where.
 
+mod imported;
 mod own_data;
 
 use blip2_tests::{Experiment, expect_code, metrics, read_json, stderr, stdout};
@@ -240,7 +241,9 @@ fn help_goes_to_stdout_and_mistakes_to_stderr_with_code_2() {
     let experiment = Experiment::new();
     let help = experiment.blip2("--help");
     expect_code(&help, 0);
-    for command in ["train", "caption", "evaluate", "score", "inspect", "data"] {
+    for command in [
+        "train", "caption", "evaluate", "score", "convert", "inspect", "data",
+    ] {
         assert!(stdout(&help).contains(command), "{command}");
     }
     for wrong in [

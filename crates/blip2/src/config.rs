@@ -30,7 +30,8 @@ pub struct TowerConfig<C> {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InitConfig {
-    /// A run folder or one of its `checkpoints/step-N`.
+    /// A run folder or one of its `checkpoints/step-N`, or a checkpoint of any layout that
+    /// `blip2::checkpoint` knows.
     pub checkpoint: PathBuf,
 }
 
@@ -95,6 +96,10 @@ impl Blip2CaptionConfig {
         }
         if !(self.ln_vision_eps > 0.0 && self.ln_vision_eps.is_finite()) {
             return invalid("ln_vision_eps", "must be a positive number");
+        }
+        if self.multimodal_backbone.text.is_some() {
+            let reason = "captioning has no text side in the Q-Former: leave it out";
+            return invalid("multimodal_backbone.text", reason);
         }
         for (name, weights, architecture) in [
             (

@@ -35,7 +35,7 @@ pub struct Blip2Caption {
     #[module(skip)]
     pub(crate) text: Arc<TextSettings>,
     #[module(skip)]
-    architecture: Arc<Architecture>,
+    pub(crate) architecture: Arc<Architecture>,
 }
 
 /// What the model knows about text.

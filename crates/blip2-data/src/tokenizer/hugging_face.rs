@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokenizers::decoders::byte_level::ByteLevel as ByteLevelDecoder;
 use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -31,9 +31,9 @@ impl CaptionTokenizer {
     /// Writes `tokenizer.json` and what transformers wants beside it. There the tokenizer puts BOS
     /// before every text by itself, and knows a token for the image.
     ///
-    /// The image's token is the one with `image_token_id`, or a new one if the `rows` of the
-    /// embedding leave room for it, or else `<unk>`, which byte-level BPE never makes. Returns its
-    /// id.
+    /// The image's token is the one with `image_token_id`, or a new `<image>` if the `rows` of the
+    /// embedding leave room for it. Else `<unk>`, which byte-level BPE never makes, is renamed to
+    /// `<image>`. Returns its id.
     ///
     /// # Errors
     ///
@@ -45,17 +45,18 @@ impl CaptionTokenizer {
         rows: usize,
     ) -> Result<Option<u32>, DataError> {
         let mut tokenizer = self.tokenizer.clone();
-        let token = |id: u32| tokenizer.id_to_token(id);
-        let known = image_token_id
-            .and_then(token)
-            .or_else(|| tokenizer.token_to_id(IMAGE).map(|_| IMAGE.to_string()));
-        let image_token = match known {
-            Some(token) => Some(token),
+        let known = image_token_id.filter(|&id| tokenizer.id_to_token(id).is_some());
+        let image_token_id = match known.or_else(|| tokenizer.token_to_id(IMAGE)) {
+            Some(id) => Some(id),
             None if (self.largest_id as usize) + 1 < rows => {
                 tokenizer.add_special_tokens(&[AddedToken::from(IMAGE, true)]);
-                Some(IMAGE.to_string())
+                tokenizer.token_to_id(IMAGE)
             }
-            None => tokenizer.token_to_id(UNKNOWN).map(|_| UNKNOWN.to_string()),
+            None => {
+                tokenizer =
+                    renamed(&tokenizer, UNKNOWN, IMAGE).map_err(|error| self.error(&error))?;
+                tokenizer.token_to_id(IMAGE)
+            }
         };
         let bos = tokenizer.id_to_token(self.bos_id).unwrap_or(BOS.into());
         let empty = tokenizer
@@ -75,7 +76,7 @@ impl CaptionTokenizer {
             .save(folder.join(TOKENIZER), false)
             .map_err(|error| self.error(&error))?;
         let pad = tokenizer.id_to_token(self.pad_id).unwrap_or(PAD.into());
-        let mut config = json!({
+        let config = json!({
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": bos,
             "eos_token": bos,
@@ -83,13 +84,26 @@ impl CaptionTokenizer {
             "pad_token": pad,
             "clean_up_tokenization_spaces": false,
         });
-        if let Some(token) = &image_token {
-            config["extra_special_tokens"] = json!({"image_token": token});
-        }
         let path = folder.join("tokenizer_config.json");
         std::fs::write(&path, format!("{config:#}\n")).map_err(DataError::io(&path))?;
-        Ok(image_token.and_then(|token| tokenizer.token_to_id(&token)))
+        Ok(image_token_id)
     }
+}
+
+/// The same tokenizer with another name for one of its tokens.
+fn renamed(tokenizer: &Tokenizer, from: &str, to: &str) -> Result<Tokenizer, tokenizers::Error> {
+    let mut value: Value = serde_json::from_str(&tokenizer.to_string(false)?)?;
+    if let Some(vocabulary) = value["model"]["vocab"].as_object_mut()
+        && let Some(id) = vocabulary.remove(from)
+    {
+        vocabulary.insert(to.to_string(), id);
+    }
+    for added in value["added_tokens"].as_array_mut().into_iter().flatten() {
+        if added["content"] == from {
+            added["content"] = to.into();
+        }
+    }
+    Tokenizer::from_bytes(value.to_string().as_bytes())
 }
 
 /// Reads the tokenizer of a folder: one file, or GPT-2's two as the OPT repositories have them.
@@ -186,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn without_room_the_unknown_token_stands_for_the_image() {
+    fn without_room_the_unknown_token_becomes_the_images() {
         let folder = tempfile::tempdir().unwrap();
         let tokenizer = trained();
         let rows = tokenizer.largest_id() as usize + 1;
@@ -194,6 +208,11 @@ mod tests {
             .save_hugging_face(folder.path(), None, rows)
             .unwrap();
         assert_eq!(id, Some(3));
+        let read = CaptionTokenizer::from_file(folder.path()).unwrap();
+        assert_eq!(read.tokenizer.token_to_id(IMAGE), Some(3));
+        assert_eq!(read.largest_id(), tokenizer.largest_id());
+        let text = "a cat on a ☂ hill";
+        assert_eq!(read.encode(text).unwrap(), tokenizer.encode(text).unwrap());
     }
 
     #[test]

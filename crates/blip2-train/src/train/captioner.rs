@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use blip2::checkpoint::load_trained_parts;
 use blip2_data::CaptionSample;
 use blip2_data::batch::CaptionChoice;
 use blip2_data::sample::Sample;
@@ -72,8 +73,14 @@ pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<()
     check_image_size(&model, &processor)?;
     let hashes = tower_hashes(&model);
     if let Some(init) = recipe.init_cfg() {
-        let task = CaptionTask { model };
-        model = checkpoint::find(&init.checkpoint)?.load_into(task)?.model;
+        let path = &init.checkpoint;
+        model = if checkpoint::is_one(path) {
+            checkpoint::find(path)?
+                .load_into(CaptionTask { model })?
+                .model
+        } else {
+            load_trained_parts(model, path, &autodiff)?
+        };
     }
     let rows = report::parameter_rows(model.architecture(), report::Frozen::of(&model));
     eprintln!("{}", report::parameter_table(&rows));

@@ -9,6 +9,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Bytes, DType, Device, FloatDType, Tensor, TensorData};
 use burn_store::burn_pack;
 use burn_store::{ModuleSnapshot, bridge};
+use rayon::prelude::*;
 
 use super::names::{Address, Part};
 use super::weights::{Weight, Weights};
@@ -269,25 +270,37 @@ pub(super) fn transposed(bytes: &[u8], dtype: DType, columns: usize) -> Bytes {
     }
 }
 
-/// Works tile by tile, for the elements of a column are far apart in memory.
-fn transposed_as<const SIZE: usize, E: Copy + Default>(
+/// Works tile by tile through a small buffer, for the elements of a column are far apart in memory.
+fn transposed_as<const SIZE: usize, E: Copy + Default + Send>(
     bytes: &[u8],
     columns: usize,
-    number: impl Fn([u8; SIZE]) -> E,
+    number: impl Fn([u8; SIZE]) -> E + Sync,
 ) -> Vec<E> {
     const TILE: usize = 32;
     let (elements, _) = bytes.as_chunks::<SIZE>();
     let rows = elements.len() / columns.max(1);
     let mut target = vec![E::default(); elements.len()];
-    for row_tile in (0..rows).step_by(TILE) {
-        for column_tile in (0..columns).step_by(TILE) {
-            for column in column_tile..columns.min(column_tile + TILE) {
-                for row in row_tile..rows.min(row_tile + TILE) {
-                    target[column * rows + row] = number(elements[row * columns + column]);
+    let strips = target.par_chunks_mut((rows * TILE).max(1)).enumerate();
+    strips.for_each(|(strip, target)| {
+        let first = strip * TILE;
+        let width = TILE.min(columns - first);
+        let mut tile = [[E::default(); TILE]; TILE];
+        for top in (0..rows).step_by(TILE) {
+            let height = TILE.min(rows - top);
+            for (row, tile) in tile.iter_mut().enumerate().take(height) {
+                let source = &elements[(top + row) * columns + first..][..width];
+                for (value, element) in tile.iter_mut().zip(source) {
+                    *value = number(*element);
+                }
+            }
+            for column in 0..width {
+                let target = &mut target[column * rows + top..][..height];
+                for (value, tile) in target.iter_mut().zip(&tile) {
+                    *value = tile[column];
                 }
             }
         }
-    }
+    });
     target
 }
 

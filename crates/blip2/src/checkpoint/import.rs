@@ -19,6 +19,9 @@ use crate::model::{Parts, TextSettings};
 use crate::presets::{Preset, clip_processor};
 use crate::{Blip2Caption, Blip2Error, Tower};
 
+/// LAVIS's default length of texts in training.
+const LAVIS_MAX_TXT_LEN: usize = 32;
+
 /// What to import, and what to fill its gaps with.
 #[derive(Debug, Clone, Default)]
 pub struct Import {
@@ -331,7 +334,7 @@ impl Checkpoint {
             eos_token_ids,
             tokenizer,
             prompt: self.prompt.clone(),
-            max_txt_len: 32,
+            max_txt_len: self.max_txt_len(),
             num_captions: 1,
             score_bos: false,
         })?;
@@ -341,6 +344,18 @@ impl Checkpoint {
             generation: self.generation.clone(),
             report: self.report.clone(),
         })
+    }
+
+    /// LAVIS cuts texts, transformers does not.
+    fn max_txt_len(&self) -> usize {
+        let text = &self.architecture.text;
+        let room = text
+            .max_position_embeddings
+            .saturating_sub(self.architecture.qformer.num_query_tokens);
+        match self.weights.layout {
+            Layout::Lavis(_) => room.min(LAVIS_MAX_TXT_LEN),
+            _ => room,
+        }
     }
 
     /// The tokenizer, with the ids that the language model's config names.
@@ -372,6 +387,41 @@ impl Checkpoint {
         });
         bytes.sum::<usize>() as u64
     }
+}
+
+/// Gives `model` the trained parts (queries, Q-Former, LayerNorm, neck) of the checkpoint at `path`,
+/// of any layout; its towers are passed over.
+///
+/// # Errors
+///
+/// As [`Checkpoint::load`]. The model is lost then.
+pub fn load_trained_parts(
+    model: Blip2Caption,
+    path: &Path,
+    device: &Device,
+) -> Result<Blip2Caption, Blip2Error> {
+    let weights = Weights::open(path)?;
+    let all = Precision::F32;
+    Ok(Blip2Caption {
+        ln_vision: fill(model.ln_vision, Part::LnVision, &weights, all, None, device)?,
+        multimodal_backbone: fill(
+            model.multimodal_backbone,
+            Part::MultimodalBackbone,
+            &weights,
+            all,
+            None,
+            device,
+        )?,
+        vision_neck: fill(
+            model.vision_neck,
+            Part::VisionNeck,
+            &weights,
+            all,
+            None,
+            device,
+        )?,
+        ..model
+    })
 }
 
 /// Reads an image encoder from a folder or file of any layout that has one. `architecture` says

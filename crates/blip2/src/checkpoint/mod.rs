@@ -17,7 +17,7 @@ mod weights;
 pub use architecture::Architecture;
 pub use export::{WeightsDType, save_opt, save_vision};
 pub use fill::{Expected, Precision, Progress};
-pub use import::{Checkpoint, Import, Imported, load_opt, load_vision};
+pub use import::{Checkpoint, Import, Imported, load_opt, load_trained_parts, load_vision};
 pub use report::LoadReport;
 pub(crate) use report::shortened;
 pub use source::{Source, StoredTensor};
