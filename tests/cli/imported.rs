@@ -66,9 +66,10 @@ fn models_of_every_layout_convert_and_caption_alike() {
         expect_code(&output, 0);
         assert!(stderr(&output).contains("every tensor was read back and is the same"));
         assert!(experiment.path(stdout(&output).trim()).is_file());
+        let converted = captions(&experiment, "out", "--num-beams 3");
         assert_eq!(
-            captions(&experiment, "out", "--num-beams 3"),
-            expected,
+            token_ids(&converted),
+            token_ids(&expected),
             "{from} {flags}"
         );
         fs::remove_dir_all(experiment.path("out")).unwrap();
@@ -210,10 +211,11 @@ image_std = [0.26862954, 0.26130258, 0.27577711]
     expect_code(&run, 0);
     let output = experiment.blip2("convert --from run --to out");
     expect_code(&output, 0);
-    assert_eq!(
+    let (before, after) = (
+        captions(&experiment, "run", ""),
         captions(&experiment, "out", ""),
-        captions(&experiment, "run", "--num-beams 1")
     );
+    assert_eq!(token_ids(&after), token_ids(&before));
     let config = read_json(&experiment.path("out/config.json"));
     assert_eq!(config["model_type"], "blip-2");
     for file in [

@@ -35,6 +35,8 @@ PROMPTS = ["", "a dog", "a photo of", "two red birds on"]
 CAPTIONS = ["a dog on the grass", "two red birds", "a small cat sits under a blue chair", "a man", "trees"]
 BEAMS = [1, 3, 5]
 NEW_TOKENS = 10
+# The prompt counts for both: `Blip2ForConditionalGeneration.generate` hands its ids on.
+PENALTIES = dict(repetition_penalty=1.5, no_repeat_ngram_size=2, min_new_tokens=4)
 
 MODELS = {
     # One file in f32, transformers 5's processor file.
@@ -131,7 +133,7 @@ def inputs(model, text_tokenizer, text):
     return queries + text_tokenizer(text).input_ids
 
 
-def write_ids(model, pixels, text_tokenizer, beams):
+def write_ids(model, pixels, text_tokenizer, beams, **other):
     """New token ids and score of every image and prompt, each alone."""
     rows = []
     for image in range(IMAGES):
@@ -144,6 +146,7 @@ def write_ids(model, pixels, text_tokenizer, beams):
                 max_new_tokens=NEW_TOKENS,
                 num_beams=beams,
                 do_sample=False,
+                **other,
             )
             new = output[0].tolist()[ids.shape[1] :]
             eos = model.config.text_config.eos_token_id
@@ -221,12 +224,13 @@ def write_model(name, case, seed, text_tokenizer):
     for config in (model.config.text_config, model.language_model.generation_config, model.generation_config):
         config.eos_token_id = eos
     ids = {str(beams): write_ids(model, pixels, text_tokenizer, beams) for beams in BEAMS}
+    penalised = {str(beams): write_ids(model, pixels, text_tokenizer, beams, **PENALTIES) for beams in (1, 3)}
     lengths = [len(row) for row in ids["5"]]
     print(name, "eos", eos, "lengths", min(lengths), sum(lengths) / len(lengths), max(lengths), "distinct", len({tuple(r) for r in ids["5"]}))
     expected = expect(model, pixels, text_tokenizer)
     expected["images"] = raw
     save_file(expected, folder / "expected.safetensors")
-    content = dict(prompts=PROMPTS, captions=CAPTIONS, prompt=PROMPTS[2], max_new_tokens=NEW_TOKENS, token_ids=ids)
+    content = dict(prompts=PROMPTS, captions=CAPTIONS, prompt=PROMPTS[2], max_new_tokens=NEW_TOKENS, token_ids=ids, penalties=PENALTIES, penalised=penalised)
     (folder / "expected.json").write_text(json.dumps(content) + "\n")
 
     stored = model.to(case["dtype"])

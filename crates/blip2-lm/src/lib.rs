@@ -12,5 +12,5 @@ pub mod opt;
 pub use cache::{KvCache, LayerCache};
 pub use causal_lm::CausalLm;
 pub use error::LmError;
-pub use generate::{GenerationConfig, Hypothesis, generate};
+pub use generate::{GenerationConfig, Hypothesis, generate, generate_after};
 pub use opt::{Opt, OptConfig};

@@ -1,7 +1,7 @@
 //! `loss` and `predict`: how text and image meet.
 
 use blip2_data::{CaptionSample, Prediction};
-use blip2_lm::{CausalLm, GenerationConfig, generate};
+use blip2_lm::{CausalLm, GenerationConfig, generate_after};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::loss::{Losses, TextBatch, cross_entropy};
@@ -71,18 +71,24 @@ impl Blip2Caption {
         samples: Vec<CaptionSample>,
         generation: &GenerationConfig,
     ) -> Result<Vec<CaptionSample>, Blip2Error> {
+        let rows = self.prompt_rows(&samples)?;
         let prefix = self.visual_prefix(images);
-        let (inputs_embeds, attention_mask) = self.generation_inputs(prefix, &samples)?;
+        let prompt_ids = match generation.penalize_prompt {
+            true => self.with_image_tokens(&rows),
+            false => Vec::new(),
+        };
+        let (inputs_embeds, attention_mask) = self.generation_inputs(prefix, &rows);
         let generation = GenerationConfig {
             num_return_sequences: self.text.num_captions.max(generation.num_return_sequences),
             eos_token_ids: self.text.eos_token_ids.clone(),
             pad_token_id: self.text.tokenizer.pad_id(),
             ..generation.clone()
         };
-        let hypotheses = generate(
+        let hypotheses = generate_after(
             self.text_backbone.get(),
             inputs_embeds,
             attention_mask,
+            &prompt_ids,
             &generation,
         )?;
         samples
@@ -143,21 +149,37 @@ impl Blip2Caption {
         sample.prompt.as_deref().unwrap_or(&self.text.prompt).trim()
     }
 
-    /// Queries, BOS and prompt of each sample, padded on the left to one length.
-    fn generation_inputs(
-        &self,
-        prefix: Tensor<3>,
-        samples: &[CaptionSample],
-    ) -> Result<(Tensor<3>, Tensor<2, Int>), Blip2Error> {
+    /// BOS and prompt of each sample.
+    fn prompt_rows(&self, samples: &[CaptionSample]) -> Result<Vec<Vec<u32>>, Blip2Error> {
         let tokenizer = &self.text.tokenizer;
-        let rows = samples
+        samples
             .iter()
             .map(|sample| {
                 let mut ids = vec![tokenizer.bos_id()];
                 ids.extend(tokenizer.encode(self.prompt(sample))?);
                 Ok(ids)
             })
-            .collect::<Result<Vec<Vec<u32>>, Blip2Error>>()?;
+            .collect()
+    }
+
+    /// Prompts as transformers has them: with a token for each query before.
+    fn with_image_tokens(&self, rows: &[Vec<u32>]) -> Vec<Vec<u32>> {
+        let queries = self.architecture.qformer.num_query_tokens;
+        let image = self.text.image_token_id.into_iter();
+        rows.iter()
+            .map(|ids| {
+                let images = image.clone().cycle().take(queries);
+                images.chain(ids.iter().copied()).collect()
+            })
+            .collect()
+    }
+
+    /// Queries, BOS and prompt of each row, padded on the left to one length.
+    fn generation_inputs(
+        &self,
+        prefix: Tensor<3>,
+        rows: &[Vec<u32>],
+    ) -> (Tensor<3>, Tensor<2, Int>) {
         let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
         let device = prefix.device();
         let lm = self.text_backbone.get();
@@ -172,7 +194,7 @@ impl Blip2Caption {
             let [batch, num_queries, _] = prefix.dims();
             let text = embed(&rows[0], &device).repeat_dim(0, batch);
             let mask = Tensor::ones([batch, num_queries + longest], &device);
-            return Ok((Tensor::cat(vec![prefix, text], 1), mask));
+            return (Tensor::cat(vec![prefix, text], 1), mask);
         }
         // The padding goes before the queries, so that each row looks as it would alone.
         let [_, num_queries, width] = prefix.dims();
@@ -192,6 +214,6 @@ impl Blip2Caption {
             embeds.push(Tensor::cat(parts, 1));
             masks.push(Tensor::cat(mask, 1));
         }
-        Ok((Tensor::cat(embeds, 0), Tensor::cat(masks, 0)))
+        (Tensor::cat(embeds, 0), Tensor::cat(masks, 0))
     }
 }

@@ -44,6 +44,8 @@ pub(crate) struct TextSettings {
     pub tokenizer: CaptionTokenizer,
     /// The tokens that end a caption.
     pub eos_token_ids: Vec<u32>,
+    /// What stands for a query in transformers' prompts.
+    pub image_token_id: Option<u32>,
     pub prompt: String,
     pub max_txt_len: usize,
     pub num_captions: usize,
@@ -155,6 +157,7 @@ impl Blip2CaptionConfig {
         }
         .assemble(TextSettings {
             eos_token_ids: vec![tokenizer.eos_id()],
+            image_token_id: None,
             tokenizer,
             prompt: self.prompt.clone(),
             max_txt_len: self.max_txt_len,

@@ -213,22 +213,36 @@ fn matches_transformers_token_ids_for_one_three_and_five_beams() {
                 ..CaptionSample::default()
             })
             .collect();
-        for beams in [1, 3, 5] {
+        let plain = GenerationConfig {
+            max_new_tokens: expected.texts["max_new_tokens"].as_u64().unwrap() as usize,
+            ..imported.generation.clone()
+        };
+        let penalties = &expected.texts["penalties"];
+        let penalised = GenerationConfig {
+            repetition_penalty: penalties["repetition_penalty"].as_f64().unwrap() as f32,
+            no_repeat_ngram_size: penalties["no_repeat_ngram_size"].as_u64().unwrap() as usize,
+            min_new_tokens: penalties["min_new_tokens"].as_u64().unwrap() as usize,
+            ..plain.clone()
+        };
+        for (list, beams, generation) in [
+            ("token_ids", 1, &plain),
+            ("token_ids", 3, &plain),
+            ("token_ids", 5, &plain),
+            ("penalised", 1, &penalised),
+            ("penalised", 3, &penalised),
+        ] {
             let generation = GenerationConfig {
                 num_beams: beams,
-                max_new_tokens: expected.texts["max_new_tokens"].as_u64().unwrap() as usize,
-                ..imported.generation.clone()
+                ..generation.clone()
             };
             let predicted = model
                 .predict(images.clone(), samples.clone(), &generation)
                 .unwrap();
-            let texts = expected.texts["token_ids"][beams.to_string()]
-                .as_array()
-                .unwrap();
+            let texts = expected.texts[list][beams.to_string()].as_array().unwrap();
             for (row, (sample, expected)) in predicted.iter().zip(texts).enumerate() {
                 let expected: Vec<u32> = serde_json::from_value(expected.clone()).unwrap();
                 let ours = &sample.predictions[0].token_ids;
-                assert_eq!(*ours, expected, "{name}, {beams} beams, row {row}");
+                assert_eq!(*ours, expected, "{name}, {list}, {beams} beams, row {row}");
             }
         }
     }

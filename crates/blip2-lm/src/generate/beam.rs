@@ -54,7 +54,7 @@ pub(super) fn decode<L: CausalLm>(
     while !searches.is_empty() {
         let mut going_on = Vec::with_capacity(searches.len());
         for mut search in searches {
-            if search.step(&mut logits, config) {
+            if search.step(&mut logits, session.prompt(search.origin), config) {
                 search.ended.truncate(config.num_return_sequences);
                 results[search.origin] = search.ended;
             } else {
@@ -81,12 +81,12 @@ pub(super) fn decode<L: CausalLm>(
 
 impl Search {
     /// Extends the beams by a token. True if the search is over.
-    fn step(&mut self, logits: &mut Logits, config: &GenerationConfig) -> bool {
+    fn step(&mut self, logits: &mut Logits, prompt: &[u32], config: &GenerationConfig) -> bool {
         let mut best = Best::new(config.candidates());
         for (index, beam) in self.running.iter().enumerate() {
             let scores = logits.row_mut(beam.parent);
             logits::log_softmax(scores);
-            logits::adjust(scores, &beam.token_ids, config);
+            logits::adjust(scores, prompt, &beam.token_ids, config);
             for (token, &score) in scores.iter().enumerate() {
                 best.offer(Candidate {
                     score: score + beam.score,

@@ -19,10 +19,16 @@ pub struct GenerationConfig {
     /// Beam search ranks by `sum of log-probabilities / tokens ^ length_penalty`: above 0 favours
     /// long texts.
     pub length_penalty: f32,
-    /// Above 1 makes tokens that were written before less likely. The prompt doesn't count.
+    /// Above 1 makes tokens that were written before less likely.
     pub repetition_penalty: f32,
     /// No sequence of so many tokens is written twice; 0 is off.
     pub no_repeat_ngram_size: usize,
+    /// Whether the prompt counts as written for the penalty and the n-grams: with transformers'
+    /// BLIP-2 it does, with LAVIS and mmpretrain it doesn't. (Whoever calls [`generate_after`]
+    /// decides; this is for those who know the prompt.)
+    ///
+    /// [`generate_after`]: crate::generate_after
+    pub penalize_prompt: bool,
     /// Beam search stops as soon as `num_beams` texts have ended, though a better one may come.
     pub early_stopping: bool,
     /// Draw tokens instead of taking the likeliest. Not with beams.
@@ -51,6 +57,7 @@ impl Default for GenerationConfig {
             length_penalty: 1.0,
             repetition_penalty: 1.0,
             no_repeat_ngram_size: 0,
+            penalize_prompt: false,
             early_stopping: false,
             do_sample: false,
             temperature: 1.0,

@@ -29,10 +29,17 @@ pub(super) fn log_softmax(logits: &mut [f32]) {
     }
 }
 
-/// Changes the scores of the next token by what was written: the repetition penalty, then bans.
-pub(super) fn adjust(scores: &mut [f32], written: &[u32], config: &GenerationConfig) {
+/// Changes the scores of the next token by the `prompt` and what was written: the repetition penalty,
+/// then bans.
+pub(super) fn adjust(
+    scores: &mut [f32],
+    prompt: &[u32],
+    written: &[u32],
+    config: &GenerationConfig,
+) {
+    let history = || -> Vec<u32> { prompt.iter().chain(written).copied().collect() };
     if config.repetition_penalty != 1.0 {
-        let mut tokens = written.to_vec();
+        let mut tokens = history();
         tokens.sort_unstable();
         tokens.dedup();
         for token in tokens {
@@ -44,9 +51,10 @@ pub(super) fn adjust(scores: &mut [f32], written: &[u32], config: &GenerationCon
         }
     }
     let size = config.no_repeat_ngram_size;
-    if size > 0 && written.len() + 1 >= size {
-        let ending = &written[written.len() + 1 - size..];
-        for ngram in written.windows(size) {
+    if size > 0 && prompt.len() + written.len() + 1 >= size {
+        let history = history();
+        let ending = &history[history.len() + 1 - size..];
+        for ngram in history.windows(size) {
             if &ngram[..size - 1] == ending {
                 scores[ngram[size - 1] as usize] = f32::NEG_INFINITY;
             }
@@ -133,7 +141,7 @@ mod tests {
             ..Default::default()
         };
         let mut scores = [1.0, -1.0, 4.0, -4.0];
-        adjust(&mut scores, &[3, 2, 3, 3], &config);
+        adjust(&mut scores, &[], &[3, 2, 3, 3], &config);
         assert_eq!(scores, [1.0, -1.0, 2.0, -8.0]);
     }
 
@@ -145,7 +153,7 @@ mod tests {
                 ..Default::default()
             };
             let mut scores = [0.0; 6];
-            adjust(&mut scores, written, &config);
+            adjust(&mut scores, &[], written, &config);
             (0..6)
                 .filter(|&token| scores[token] == NEVER)
                 .collect::<Vec<_>>()
@@ -166,10 +174,10 @@ mod tests {
             ..Default::default()
         };
         let mut scores = [1.0; 4];
-        adjust(&mut scores, &[3], &config);
+        adjust(&mut scores, &[], &[3], &config);
         assert_eq!(scores, [NEVER, 1.0, NEVER, 1.0]);
         let mut scores = [1.0; 4];
-        adjust(&mut scores, &[3, 3], &config);
+        adjust(&mut scores, &[], &[3, 3], &config);
         assert_eq!(scores, [1.0; 4]);
     }
 

@@ -49,12 +49,36 @@ pub fn generate(
     attention_mask: Tensor<2, Int>,
     config: &GenerationConfig,
 ) -> Result<Vec<Vec<Hypothesis>>, LmError> {
+    generate_after(lm, inputs_embeds, attention_mask, &[], config)
+}
+
+/// As [`generate`], where the ids of the prompts count as written: for the repetition penalty and
+/// for n-grams that are not to be repeated. transformers does so where it is given `input_ids`
+/// beside `inputs_embeds`, as its BLIP-2 does.
+///
+/// - `prompt_ids`: those of each row, without padding; or none at all
+///
+/// # Errors
+///
+/// As [`generate`].
+pub fn generate_after(
+    lm: &impl CausalLm,
+    inputs_embeds: Tensor<3>,
+    attention_mask: Tensor<2, Int>,
+    prompt_ids: &[Vec<u32>],
+    config: &GenerationConfig,
+) -> Result<Vec<Vec<Hypothesis>>, LmError> {
     config.validate()?;
     config.validate_for(lm.vocab_size())?;
     // Nothing is learnt here: without this, each step would be recorded.
     let (inputs_embeds, attention_mask) = (inputs_embeds.inner(), attention_mask.inner());
-    let (session, logits) =
-        session::Session::prefill(lm, inputs_embeds, attention_mask, config.max_new_tokens)?;
+    let (session, logits) = session::Session::prefill(
+        lm,
+        inputs_embeds,
+        attention_mask,
+        prompt_ids,
+        config.max_new_tokens,
+    )?;
     if config.num_beams == 1 {
         sample::decode(session, logits, config)
     } else {

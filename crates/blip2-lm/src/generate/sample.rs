@@ -45,7 +45,8 @@ pub(super) fn decode<L: CausalLm>(
             let row: &[f32] = logits.row_mut(text.parent);
             scores.clear();
             scores.extend_from_slice(row);
-            logits::adjust(&mut scores, &text.token_ids, config);
+            let prompt = session.prompt(text.origin);
+            logits::adjust(&mut scores, prompt, &text.token_ids, config);
             let token = match config.do_sample {
                 true => draw(&scores, config, &mut text.rng),
                 false => likeliest(&scores),

@@ -13,6 +13,8 @@ pub(super) struct Session<'a, L: CausalLm> {
     device: Device,
     /// The prompt's precision, which new tokens take too.
     dtype: DType,
+    /// The ids before each row of the batch, as far as they count as written.
+    prompts: &'a [Vec<u32>],
 }
 
 /// A text that goes on.
@@ -42,6 +44,7 @@ impl<'a, L: CausalLm> Session<'a, L> {
         lm: &'a L,
         inputs_embeds: Tensor<3>,
         attention_mask: Tensor<2, Int>,
+        prompts: &'a [Vec<u32>],
         max_new_tokens: usize,
     ) -> Result<(Self, Logits), LmError> {
         let [batch, tokens, width] = inputs_embeds.dims();
@@ -64,6 +67,9 @@ impl<'a, L: CausalLm> Session<'a, L> {
             attention_mask.dims().to_vec(),
         )?;
 
+        if !prompts.is_empty() {
+            shape("prompt_ids", vec![batch], vec![prompts.len()])?;
+        }
         let mask: Vec<i64> =
             attention_mask
                 .clone()
@@ -100,6 +106,7 @@ impl<'a, L: CausalLm> Session<'a, L> {
             step: 0,
             device,
             dtype,
+            prompts,
         };
         if batch == 0 {
             let (values, vocab_size) = (Vec::new(), lm.vocab_size());
@@ -146,6 +153,11 @@ impl<'a, L: CausalLm> Session<'a, L> {
     /// The row of the batch that row `row` of the session belongs to.
     pub(super) fn origin(&self, row: usize) -> usize {
         self.rows[row].origin
+    }
+
+    /// The ids before row `origin` of the batch that count as written.
+    pub(super) fn prompt(&self, origin: usize) -> &'a [u32] {
+        self.prompts.get(origin).map_or(&[], Vec::as_slice)
     }
 
     /// Rows of the session.

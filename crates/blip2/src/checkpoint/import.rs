@@ -122,6 +122,7 @@ impl Import {
                 None => GenerationConfig::default(),
             },
         };
+        generation.penalize_prompt = main.weights.layout == Layout::HuggingFace;
         // The decoder's own config decides in transformers.
         let said = origins.iter().map(|origin| &origin.config.eos_token_ids);
         if let Some(ids) = said.into_iter().find(|ids| !ids.is_empty()) {
@@ -332,6 +333,7 @@ impl Checkpoint {
         };
         let model = parts.assemble(TextSettings {
             eos_token_ids,
+            image_token_id: self.image_token_id,
             tokenizer,
             prompt: self.prompt.clone(),
             max_txt_len: self.max_txt_len(),

@@ -40,6 +40,7 @@ pub fn read_generation(folder: &Path) -> Result<GenerationConfig, Blip2Error> {
         eos_token_ids: fields.ids("eos_token_id")?,
         pad_token_id: fields.id("pad_token_id", defaults.pad_token_id)?,
         seed: defaults.seed,
+        penalize_prompt: defaults.penalize_prompt,
     };
     config
         .validate()
