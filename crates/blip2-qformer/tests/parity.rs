@@ -3,9 +3,7 @@
 #[path = "../../blip2-vision/tests/fixture/mod.rs"]
 mod fixture;
 
-use blip2_qformer::keymap::{
-    from_hugging_face, neck_from_hugging_face, neck_to_hugging_face, to_hugging_face,
-};
+use blip2_qformer::keymap::Names;
 use blip2_qformer::{QFormerConfig, VisionNeck};
 use burn::tensor::{Device, FloatDType, Tensor};
 use fixture::Fixture;
@@ -20,15 +18,23 @@ fn check(file: &str) {
     let fixture = Fixture::read(file);
     let config: QFormerConfig = fixture.config();
     let (qformer, used) = fixture.load(config.init(&device).unwrap(), |path| {
-        let key = to_hugging_face(path);
-        assert_eq!(from_hugging_face(&key).as_deref(), Some(path), "{key}");
+        let key = Names::HuggingFace.key(path);
+        assert_eq!(
+            Names::HuggingFace.locate(&key).as_deref(),
+            Some(path),
+            "{key}"
+        );
         vec![key]
     });
     let neck_tap: Tensor<3> = fixture.tensor("tap.neck", &device);
     let neck = VisionNeck::new(config.hidden_size, neck_tap.dims()[2], &device);
     let (neck, used_by_neck) = fixture.load(neck, |path| {
-        let key = neck_to_hugging_face(path);
-        assert_eq!(neck_from_hugging_face(&key).as_deref(), Some(path), "{key}");
+        let key = Names::HuggingFace.neck_key(path);
+        assert_eq!(
+            Names::HuggingFace.locate_neck(&key).as_deref(),
+            Some(path),
+            "{key}"
+        );
         vec![key]
     });
     let all = used.union(&used_by_neck).cloned().collect();

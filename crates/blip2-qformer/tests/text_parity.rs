@@ -6,7 +6,7 @@ mod fixture;
 #[path = "../../blip2-vision/tests/fixture/gradients.rs"]
 mod gradients;
 
-use blip2_qformer::keymap::{from_hugging_face, text_from_hugging_face, to_hugging_face};
+use blip2_qformer::keymap::Names;
 use blip2_qformer::{QFormer, QFormerConfig, TextMask};
 use burn::module::Module;
 use burn::tensor::{Device, FloatDType, Int, Tensor};
@@ -39,8 +39,10 @@ impl Case {
         let mut config: QFormerConfig = fixture.config();
         change(&mut config);
         let (qformer, used) = fixture.load(config.init(device).unwrap(), |path| {
-            let key = to_hugging_face(path);
-            let back = from_hugging_face(&key).or_else(|| text_from_hugging_face(&key));
+            let key = Names::HuggingFace.key(path);
+            let back = Names::HuggingFace
+                .locate(&key)
+                .or_else(|| Names::HuggingFace.locate_text(&key));
             assert_eq!(back.as_deref(), Some(path), "{key}");
             vec![key]
         });
@@ -174,7 +176,7 @@ fn matches_transformers_gradients_with_text() {
             let checked = case.fixture.check_gradients(
                 &case.qformer,
                 &gradients,
-                |path| format!("{name}.{}", to_hugging_face(path)),
+                |path| format!("{name}.{}", Names::HuggingFace.key(path)),
                 GRADIENT_TOLERANCE,
             );
             let expected: Vec<_> = case

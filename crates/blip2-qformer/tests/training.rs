@@ -6,7 +6,7 @@ mod fixture;
 #[path = "../../blip2-vision/tests/fixture/gradients.rs"]
 mod gradients;
 
-use blip2_qformer::keymap::{neck_to_hugging_face, to_hugging_face};
+use blip2_qformer::keymap::Names;
 use blip2_qformer::{QFormerConfig, VisionNeck};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -28,19 +28,29 @@ fn check(file: &str, attention_probs_dropout_prob: f64) {
         attention_probs_dropout_prob,
         ..fixture.config()
     };
-    let load = |path: &str| vec![to_hugging_face(path)];
+    let load = |path: &str| vec![Names::HuggingFace.key(path)];
     let (qformer, _) = fixture.load(config.init(&device).unwrap(), load);
     let probe: Tensor<3> = fixture.tensor("input.probe", &device);
     let neck = VisionNeck::new(config.hidden_size, probe.dims()[2], &device);
-    let (neck, _) = fixture.load(neck, |path| vec![neck_to_hugging_face(path)]);
+    let (neck, _) = fixture.load(neck, |path| vec![Names::HuggingFace.neck_key(path)]);
 
     let image_embeds: Tensor<3> = fixture.tensor("input.image_embeds", &device).require_grad();
     let prefix = neck.forward(qformer.forward(image_embeds.clone()));
     let gradients = (prefix * probe).sum().backward();
 
     let tolerance = GRADIENT_TOLERANCE;
-    let mut checked = fixture.check_gradients(&qformer, &gradients, to_hugging_face, tolerance);
-    checked.extend(fixture.check_gradients(&neck, &gradients, neck_to_hugging_face, tolerance));
+    let mut checked = fixture.check_gradients(
+        &qformer,
+        &gradients,
+        |path| Names::HuggingFace.key(path),
+        tolerance,
+    );
+    checked.extend(fixture.check_gradients(
+        &neck,
+        &gradients,
+        |path| Names::HuggingFace.neck_key(path),
+        tolerance,
+    ));
     let gradient = image_embeds.grad(&gradients).unwrap();
     fixture.check("grad.image_embeds", gradient, tolerance);
     checked.insert("image_embeds".into());
@@ -72,7 +82,7 @@ fn each_dropout_acts_in_training_only() {
             attention_probs_dropout_prob,
             ..fixture.config()
         };
-        let load = |path: &str| vec![to_hugging_face(path)];
+        let load = |path: &str| vec![Names::HuggingFace.key(path)];
         let (qformer, _) = fixture.load(config.init(&device).unwrap(), load);
         let plain = qformer.valid().forward(image_embeds.clone().inner());
         let last = format!("tap.layer.{}", config.num_hidden_layers - 1);

@@ -1,134 +1,85 @@
-//! Names of the weights in other codebases: Hugging Face, LAVIS, mmpretrain.
-//!
-//! For each there are five functions. `to_*` names any weight of a [`QFormer`](crate::QFormer),
-//! `from_*` knows the query side alone, which is all that a captioner has, and `text_from_*` the
-//! text side: whoever loads a Q-Former with a text branch asks both, and a key that neither knows
-//! belongs to another part of the model. `neck_to_*` and `neck_from_*` are for the
-//! [`VisionNeck`](crate::VisionNeck).
+//! What other codebases call the weights: Hugging Face, LAVIS, mmpretrain.
 //!
 //! Burn calls a norm's weight and bias `gamma` and `beta`, and keeps a linear weight as `[in, out]`
-//! where torch has `[out, in]`: whoever loads transposes it (burn-store's `PyTorchToBurnAdapter`
-//! does both). No other weight changes its shape.
+//! where torch has `[out, in]`: whoever loads transposes it. No other weight changes its shape.
 
-mod hugging_face;
-mod lavis;
-mod mmpretrain;
+mod tables;
 
-pub use hugging_face::{
-    from_hugging_face, neck_from_hugging_face, neck_to_hugging_face, text_from_hugging_face,
-    to_hugging_face,
-};
-pub use lavis::{from_lavis, neck_from_lavis, neck_to_lavis, text_from_lavis, to_lavis};
-pub use mmpretrain::{
-    from_mmpretrain, neck_from_mmpretrain, neck_to_mmpretrain, text_from_mmpretrain, to_mmpretrain,
-};
+use self::tables::{KeyRule, QUERY_FEED_FORWARD, TEXT_FEED_FORWARD, Table};
 
-/// One line of a key map: a name starts with `ours` if and only if it starts with `theirs` there.
+/// A codebase's way of naming the weights of a [`QFormer`](crate::QFormer) and of the
+/// [`VisionNeck`](crate::VisionNeck).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KeyRule {
-    /// How the name starts here.
-    pub ours: &'static str,
-    /// How it starts there.
-    pub theirs: &'static str,
-    /// Why they differ.
-    pub reason: &'static str,
-}
-
-const fn rule(ours: &'static str, theirs: &'static str, reason: &'static str) -> KeyRule {
-    KeyRule {
-        ours,
-        theirs,
-        reason,
-    }
-}
-
-const SAME: &str = "the same";
-const QUERIES: &str = "the queries belong to the whole model there";
-const NORM: &str = "one spelling for all norms here";
-const PROJECTIONS: &str = "query, key and value are a module of their own inside BERT's attention";
-const ACTIVATION: &str =
-    "our layer applies the activation, so the module is the linear layer alone";
-const ENCODER: &str = "our layers are not inside an `encoder`";
-const TEXT_EMBEDDINGS: &str = "the vision model has embeddings too";
-const NECK: &str = "the module is the neck, which the assembled model names";
-
-/// Feed-forward of the queries, which all codebases name alike.
-const QUERY_FEED_FORWARD: [KeyRule; 3] = [
-    rule(
-        "intermediate_query.",
-        "intermediate_query.dense.",
-        ACTIVATION,
-    ),
-    rule("output_query.dense.", "output_query.dense.", SAME),
-    rule("output_query.layer_norm.", "output_query.LayerNorm.", NORM),
-];
-
-/// Feed-forward of the text, likewise.
-const TEXT_FEED_FORWARD: [KeyRule; 3] = [
-    rule("intermediate.", "intermediate.dense.", ACTIVATION),
-    rule("output.dense.", "output.dense.", SAME),
-    rule("output.layer_norm.", "output.LayerNorm.", NORM),
-];
-
-/// How one codebase names a Q-Former and its neck.
-struct Names {
-    /// The query side outside the layers.
-    queries: &'static [KeyRule],
-    /// The text side outside the layers.
-    text: &'static [KeyRule],
-    /// Where layer N stands.
-    layers: KeyRule,
-    /// Attention, inside a layer; shared by queries and text but for the cross-attention.
-    attention: &'static [KeyRule],
-    neck: KeyRule,
+pub enum Names {
+    /// transformers' BLIP-2.
+    HuggingFace,
+    /// LAVIS's, in the models with OPT.
+    Lavis,
+    /// mmpretrain's.
+    Mmpretrain,
 }
 
 impl Names {
-    /// Their name of our `path`; a norm's parameters may have Burn's names or torch's. Unknown
-    /// names stay as they are.
-    fn to(&self, path: &str) -> String {
+    /// Their name of our `path` in a Q-Former; a norm's parameters may have Burn's names or torch's.
+    /// Unknown names stay as they are.
+    pub fn key(self, path: &str) -> String {
+        let table = self.table();
         let path = torch_norm(path);
-        let in_layer = path.strip_prefix(self.layers.ours).and_then(|rest| {
+        let in_layer = path.strip_prefix(table.layers.ours).and_then(|rest| {
             let (index, rest) = rest.split_once('.')?;
-            let rest = forth(self.attention, rest)
+            let rest = forth(table.attention, rest)
                 .or_else(|| forth(&QUERY_FEED_FORWARD, rest))
                 .or_else(|| forth(&TEXT_FEED_FORWARD, rest))?;
-            Some(format!("{}{index}.{rest}", self.layers.theirs))
+            Some(format!("{}{index}.{rest}", table.layers.theirs))
         });
         in_layer
-            .or_else(|| forth(self.queries, &path))
-            .or_else(|| forth(self.text, &path))
+            .or_else(|| forth(table.queries, &path))
+            .or_else(|| forth(table.text, &path))
             .unwrap_or(path)
     }
 
-    /// Our path of their `key` on the query side.
-    fn from(&self, key: &str) -> Option<String> {
-        self.back(key, self.queries, &[self.attention, &QUERY_FEED_FORWARD])
+    /// Our path of their `key` on the query side, which is all that a captioner has.
+    pub fn locate(self, key: &str) -> Option<String> {
+        let table = self.table();
+        self.back(key, table.queries, &[table.attention, &QUERY_FEED_FORWARD])
     }
 
-    /// Our path of their `key` on the text side.
-    fn text_from(&self, key: &str) -> Option<String> {
-        self.back(key, self.text, &[&TEXT_FEED_FORWARD])
+    /// Our path of their `key` on the text side: word and position embeddings, and a feed-forward
+    /// of its own in each layer. Two kinds of key of LAVIS and mmpretrain belong to neither side:
+    /// the buffer `embeddings.position_ids`, and the language-model head `cls`.
+    pub fn locate_text(self, key: &str) -> Option<String> {
+        self.back(key, self.table().text, &[&TEXT_FEED_FORWARD])
     }
 
-    fn back(&self, key: &str, outside: &[KeyRule], inside: &[&[KeyRule]]) -> Option<String> {
-        let path = match key.strip_prefix(self.layers.theirs) {
+    /// Their name of our `path` in a neck.
+    pub fn neck_key(self, path: &str) -> String {
+        forth(&[self.table().neck], path).unwrap_or_else(|| path.to_string())
+    }
+
+    /// Our path of their `key` in a neck.
+    pub fn locate_neck(self, key: &str) -> Option<String> {
+        back(&[self.table().neck], key)
+    }
+
+    fn back(self, key: &str, outside: &[KeyRule], inside: &[&[KeyRule]]) -> Option<String> {
+        let layers = self.table().layers;
+        let path = match key.strip_prefix(layers.theirs) {
             Some(rest) => {
                 let (index, rest) = rest.split_once('.')?;
                 let rest = inside.iter().find_map(|rules| back(rules, rest))?;
-                format!("{}{index}.{rest}", self.layers.ours)
+                format!("{}{index}.{rest}", layers.ours)
             }
             None => back(outside, key)?,
         };
         Some(burn_norm(path))
     }
 
-    fn neck_to(&self, path: &str) -> String {
-        forth(&[self.neck], path).unwrap_or_else(|| path.to_string())
-    }
-
-    fn neck_from(&self, key: &str) -> Option<String> {
-        back(&[self.neck], key)
+    fn table(self) -> &'static Table {
+        match self {
+            Self::HuggingFace => &tables::HUGGING_FACE,
+            Self::Lavis => &tables::LAVIS,
+            Self::Mmpretrain => &tables::MMPRETRAIN,
+        }
     }
 }
 
@@ -167,11 +118,10 @@ mod tests {
     use burn::module::{Module, ModuleVisitor, Param};
     use burn::tensor::{Device, Tensor};
 
-    use super::hugging_face::HUGGING_FACE;
-    use super::lavis::LAVIS;
-    use super::mmpretrain::MMPRETRAIN;
     use super::*;
     use crate::{QFormerConfig, QFormerTextConfig};
+
+    const ALL: [Names; 3] = [Names::HuggingFace, Names::Lavis, Names::Mmpretrain];
 
     /// Collects the paths of all weights.
     #[derive(Default)]
@@ -216,14 +166,14 @@ mod tests {
         }));
         // Two embeddings, and six parameters of a feed-forward in each of twelve layers.
         assert_eq!(all.len(), caption.len() + 2 + 12 * 6);
-        for names in [HUGGING_FACE, LAVIS, MMPRETRAIN] {
+        for names in ALL {
             let mut seen = BTreeSet::new();
             for path in &all {
-                let key = names.to(path);
+                let key = names.key(path);
                 // All but the queries change: an unknown path would come back as it is.
                 assert!(&key != path || path == "query_tokens", "{path}");
                 assert!(seen.insert(key.clone()), "{key} has two paths");
-                let (query, text) = (names.from(&key), names.text_from(&key));
+                let (query, text) = (names.locate(&key), names.locate_text(&key));
                 let (known, unknown) = match caption.contains(path) {
                     true => (query, text),
                     false => (text, query),
@@ -231,7 +181,7 @@ mod tests {
                 assert_eq!(known.as_ref(), Some(path), "{key}");
                 assert_eq!(unknown, None, "{key}");
                 // A norm may come with torch's names.
-                assert_eq!(names.to(&torch_norm(path)), key);
+                assert_eq!(names.key(&torch_norm(path)), key);
             }
         }
     }
@@ -239,15 +189,81 @@ mod tests {
     #[test]
     fn the_neck_goes_there_and_back() {
         for (names, key) in [
-            (HUGGING_FACE, "language_projection.bias"),
-            (LAVIS, "opt_proj.bias"),
-            (MMPRETRAIN, "vision_neck.fc.bias"),
+            (Names::HuggingFace, "language_projection.bias"),
+            (Names::Lavis, "opt_proj.bias"),
+            (Names::Mmpretrain, "vision_neck.fc.bias"),
         ] {
-            assert_eq!(names.neck_to("projection.bias"), key);
-            assert_eq!(names.neck_from(key).as_deref(), Some("projection.bias"));
-            assert_eq!(names.neck_from("query_tokens"), None);
-            assert_eq!(names.from(key), None);
-            assert_eq!(names.text_from(key), None);
+            assert_eq!(names.neck_key("projection.bias"), key);
+            assert_eq!(names.locate_neck(key).as_deref(), Some("projection.bias"));
+            assert_eq!(names.locate_neck("query_tokens"), None);
+            assert_eq!(names.locate(key), None);
+            assert_eq!(names.locate_text(key), None);
+        }
+    }
+
+    /// A line for each rule that differs between the codebases: ours, Hugging Face's, LAVIS's.
+    const NAMED: [[&str; 3]; 8] = [
+        ["query_tokens", "query_tokens", "query_tokens"],
+        [
+            "layer_norm.gamma",
+            "qformer.layernorm.weight",
+            "Qformer.bert.embeddings.LayerNorm.weight",
+        ],
+        [
+            "layers.0.attention.query.bias",
+            "qformer.encoder.layer.0.attention.attention.query.bias",
+            "Qformer.bert.encoder.layer.0.attention.self.query.bias",
+        ],
+        [
+            "layers.10.crossattention.value.weight",
+            "qformer.encoder.layer.10.crossattention.attention.value.weight",
+            "Qformer.bert.encoder.layer.10.crossattention.self.value.weight",
+        ],
+        [
+            "layers.2.crossattention.output.layer_norm.beta",
+            "qformer.encoder.layer.2.crossattention.output.LayerNorm.bias",
+            "Qformer.bert.encoder.layer.2.crossattention.output.LayerNorm.bias",
+        ],
+        [
+            "layers.1.intermediate_query.weight",
+            "qformer.encoder.layer.1.intermediate_query.dense.weight",
+            "Qformer.bert.encoder.layer.1.intermediate_query.dense.weight",
+        ],
+        [
+            "text_embeddings.word_embeddings.weight",
+            "embeddings.word_embeddings.weight",
+            "Qformer.bert.embeddings.word_embeddings.weight",
+        ],
+        [
+            "layers.3.output.layer_norm.gamma",
+            "qformer.encoder.layer.3.output.LayerNorm.weight",
+            "Qformer.bert.encoder.layer.3.output.LayerNorm.weight",
+        ],
+    ];
+
+    #[test]
+    fn keys_are_those_of_the_codebases() {
+        for [ours, hugging_face, lavis] in NAMED {
+            assert_eq!(Names::HuggingFace.key(ours), hugging_face);
+            assert_eq!(Names::Lavis.key(ours), lavis);
+            let mmpretrain = lavis.replace("Qformer.", "multimodal_backbone.");
+            assert_eq!(Names::Mmpretrain.key(ours), mmpretrain);
+        }
+    }
+
+    #[test]
+    fn keys_of_other_parts_have_no_path() {
+        for key in [
+            "qformer.encoder.layer.3.attention.query.weight",
+            "vision_model.post_layernorm.weight",
+            "Qformer.bert.embeddings.position_ids",
+            "Qformer.cls.predictions.bias",
+            "visual_encoder.blocks.0.norm1.weight",
+        ] {
+            for names in ALL {
+                assert_eq!(names.locate(key), None, "{key}");
+                assert_eq!(names.locate_text(key), None, "{key}");
+            }
         }
     }
 }

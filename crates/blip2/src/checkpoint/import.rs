@@ -1,4 +1,4 @@
-//! From a checkpoint of any known layout to a captioner.
+//! Looking a checkpoint through: what it is, what it holds, what fills its gaps.
 
 use std::path::{Path, PathBuf};
 
@@ -7,20 +7,14 @@ use blip2_data::transforms::ImageProcessorConfig;
 use blip2_lm::{GenerationConfig, OptConfig};
 use blip2_qformer::QFormerConfig;
 use blip2_vision::VisionConfig;
-use burn::tensor::Device;
 
 use super::architecture::{Architecture, infer_opt, infer_qformer, infer_vision, ln_vision_eps_of};
-use super::fill::{Meter, Precision, Progress, fill};
 use super::hugging_face::{CONFIG_FILE, HuggingFaceConfig, read_config, read_generation};
 use super::names::{Layout, Part};
 use super::report::{LoadReport, complete};
 use super::weights::Weights;
-use crate::model::{Parts, TextSettings};
 use crate::presets::{Preset, clip_processor};
-use crate::{Blip2Caption, Blip2Error, Tower};
-
-/// LAVIS's default length of texts in training.
-const LAVIS_MAX_TXT_LEN: usize = 32;
+use crate::{Blip2Caption, Blip2Error};
 
 /// What to import, and what to fill its gaps with.
 #[derive(Debug, Clone, Default)]
@@ -229,14 +223,15 @@ fn first<T>(
 }
 
 /// A checkpoint or a base: its weights, and the folder and config beside them.
-struct Origin {
+pub(super) struct Origin {
     folder: Option<PathBuf>,
-    config: HuggingFaceConfig,
-    weights: Weights,
+    pub config: HuggingFaceConfig,
+    pub weights: Weights,
 }
 
 impl Origin {
-    fn open(path: &Path) -> Result<Self, Blip2Error> {
+    /// Reads config and table of contents.
+    pub fn open(path: &Path) -> Result<Self, Blip2Error> {
         let folder = path.is_dir().then(|| path.to_path_buf());
         let config_file = folder.as_ref().map(|folder| folder.join(CONFIG_FILE));
         let config = match config_file {
@@ -261,264 +256,5 @@ impl Origin {
             .get(Part::VisionBackbone, "position_embedding")?;
         let tokens = *positions.shape.iter().rev().nth(1)?;
         Some(tokens.checked_sub(1)?.isqrt() * vision.patch_size)
-    }
-}
-
-impl Checkpoint {
-    /// Reads the tensors, one after the other, and makes the captioner. The matrices of the two
-    /// towers are kept as `precision` says, everything else in f32; the towers are frozen.
-    ///
-    /// # Errors
-    ///
-    /// Missing or unexpected keys, other shapes, unreadable or non-finite values, a tokenizer that
-    /// is not there or does not fit. Nothing is made then.
-    pub fn load(
-        &self,
-        device: &Device,
-        precision: Precision,
-        progress: Option<Progress>,
-    ) -> Result<Imported, Blip2Error> {
-        self.report.check()?;
-        let tokenizer = self.read_tokenizer()?;
-        let frozen = device.clone().inner();
-        let modules = self.architecture.init(&frozen, device)?;
-        let meter = progress.map(|tell| Meter::new(self.bytes(precision), tell));
-        let (weights, meter) = (&self.weights, meter.as_ref());
-        let all = Precision::F32;
-        let parts = Parts {
-            vision: Tower::new(
-                fill(
-                    modules.vision,
-                    Part::VisionBackbone,
-                    weights,
-                    precision,
-                    meter,
-                    &frozen,
-                )?,
-                true,
-            ),
-            ln_vision: fill(
-                modules.ln_vision,
-                Part::LnVision,
-                weights,
-                all,
-                meter,
-                device,
-            )?,
-            qformer: fill(
-                modules.qformer,
-                Part::MultimodalBackbone,
-                weights,
-                all,
-                meter,
-                device,
-            )?,
-            neck: fill(modules.neck, Part::VisionNeck, weights, all, meter, device)?,
-            text: Tower::new(
-                fill(
-                    modules.text,
-                    Part::TextBackbone,
-                    weights,
-                    precision,
-                    meter,
-                    &frozen,
-                )?,
-                true,
-            ),
-            architecture: self.architecture.clone(),
-        };
-        let eos_token_ids = match self.generation.eos_token_ids.as_slice() {
-            [] => vec![tokenizer.eos_id()],
-            said => said.to_vec(),
-        };
-        let model = parts.assemble(TextSettings {
-            eos_token_ids,
-            image_token_id: self.image_token_id,
-            tokenizer,
-            prompt: self.prompt.clone(),
-            max_txt_len: self.max_txt_len(),
-            num_captions: 1,
-            score_bos: false,
-        })?;
-        Ok(Imported {
-            model,
-            processor: self.processor.clone(),
-            generation: self.generation.clone(),
-            report: self.report.clone(),
-        })
-    }
-
-    /// LAVIS cuts texts, transformers does not.
-    fn max_txt_len(&self) -> usize {
-        let text = &self.architecture.text;
-        let room = text
-            .max_position_embeddings
-            .saturating_sub(self.architecture.qformer.num_query_tokens);
-        match self.weights.layout {
-            Layout::Lavis(_) => room.min(LAVIS_MAX_TXT_LEN),
-            _ => room,
-        }
-    }
-
-    /// The tokenizer, with the ids that the language model's config names.
-    ///
-    /// # Errors
-    ///
-    /// If there is none, or it can't be read.
-    pub fn read_tokenizer(&self) -> Result<CaptionTokenizer, Blip2Error> {
-        let Some(folder) = &self.tokenizer else {
-            return Err(Blip2Error::Format {
-                path: self.report.path.clone(),
-                reason: "has no tokenizer beside it (tokenizer.json, or vocab.json and \
-                         merges.txt): name a folder that has"
-                    .into(),
-            });
-        };
-        let text = &self.architecture.text;
-        let tokenizer = CaptionTokenizer::with_ids(folder, text.bos_token_id, text.pad_token_id)?;
-        Ok(tokenizer)
-    }
-
-    /// Bytes of all tensors as they will be kept.
-    fn bytes(&self, precision: Precision) -> u64 {
-        let towers = [Part::VisionBackbone, Part::TextBackbone];
-        let bytes = self.weights.tensors.iter().map(|(address, weight)| {
-            let half = towers.contains(&address.part) && weight.shape.len() == 2;
-            let dtype = if half { precision } else { Precision::F32 }.of(weight.dtype);
-            weight.shape.iter().product::<usize>() * dtype.size()
-        });
-        bytes.sum::<usize>() as u64
-    }
-}
-
-/// Gives `model` the trained parts (queries, Q-Former, LayerNorm, neck) of the checkpoint at `path`,
-/// of any layout; its towers are passed over.
-///
-/// # Errors
-///
-/// As [`Checkpoint::load`]. The model is lost then.
-pub fn load_trained_parts(
-    model: Blip2Caption,
-    path: &Path,
-    device: &Device,
-) -> Result<Blip2Caption, Blip2Error> {
-    let weights = Weights::open(path)?;
-    let all = Precision::F32;
-    Ok(Blip2Caption {
-        ln_vision: fill(model.ln_vision, Part::LnVision, &weights, all, None, device)?,
-        multimodal_backbone: fill(
-            model.multimodal_backbone,
-            Part::MultimodalBackbone,
-            &weights,
-            all,
-            None,
-            device,
-        )?,
-        vision_neck: fill(
-            model.vision_neck,
-            Part::VisionNeck,
-            &weights,
-            all,
-            None,
-            device,
-        )?,
-        ..model
-    })
-}
-
-/// Reads an image encoder from a folder or file of any layout that has one. `architecture` says
-/// what the file can't (a bare `.pth`), and may ask for another size of images.
-///
-/// # Errors
-///
-/// As [`Import::open`] and [`Checkpoint::load`]; keys of other parts are passed over.
-pub fn load_vision(
-    path: &Path,
-    architecture: Option<&VisionConfig>,
-    device: &Device,
-) -> Result<(VisionConfig, blip2_vision::VisionTransformer), Blip2Error> {
-    let origin = Origin::open(path)?;
-    let said = architecture.cloned().or(origin.config.vision);
-    let config = match said {
-        Some(config) => config,
-        None => infer_vision(&origin.weights)?.ok_or_else(|| no_tower(path, "image encoder"))?,
-    };
-    let module = config.init(device)?;
-    let part = Part::VisionBackbone;
-    let strict = matches!(origin.weights.layout, Layout::Vision(_));
-    // Published encoders have a block more than BLIP-2 uses.
-    let beyond = |path: &str| block_index(path).is_some_and(|at| at >= config.num_hidden_layers);
-    check_tower(
-        &origin.weights,
-        part,
-        &super::architecture::list(part, &module),
-        strict,
-        beyond,
-    )?;
-    let module = fill(module, part, &origin.weights, Precision::F32, None, device)?;
-    Ok((config, module))
-}
-
-/// Reads an OPT language model from a folder or file of any layout that has one.
-///
-/// # Errors
-///
-/// As [`load_vision`].
-pub fn load_opt(
-    path: &Path,
-    architecture: Option<&OptConfig>,
-    device: &Device,
-) -> Result<(OptConfig, blip2_lm::Opt), Blip2Error> {
-    let origin = Origin::open(path)?;
-    let said = architecture.cloned().or(origin.config.text);
-    let config = match said {
-        Some(config) => config,
-        None => infer_opt(&origin.weights)?.ok_or_else(|| no_tower(path, "OPT language model"))?,
-    };
-    let module = config.init(device)?;
-    let part = Part::TextBackbone;
-    let strict = origin.weights.layout == Layout::Opt;
-    let expected = super::architecture::list(part, &module);
-    check_tower(&origin.weights, part, &expected, strict, |_| false)?;
-    let module = fill(module, part, &origin.weights, Precision::F32, None, device)?;
-    Ok((config, module))
-}
-
-fn check_tower(
-    weights: &Weights,
-    part: Part,
-    expected: &std::collections::BTreeMap<super::names::Address, super::fill::Expected>,
-    strict: bool,
-    beyond: impl Fn(&str) -> bool,
-) -> Result<(), Blip2Error> {
-    let mut keys: Vec<String> = weights
-        .tensors
-        .iter()
-        .filter(|(address, _)| address.part == part && !expected.contains_key(address))
-        .filter(|(address, _)| !beyond(&address.path))
-        .map(|(_, weight)| weight.key.clone())
-        .collect();
-    if strict {
-        keys.extend(weights.unexpected.iter().cloned());
-    }
-    if keys.is_empty() {
-        return Ok(());
-    }
-    let path = weights.path.to_path_buf();
-    Err(Blip2Error::Unexpected { path, keys })
-}
-
-fn block_index(path: &str) -> Option<usize> {
-    path.strip_prefix("blocks.")?
-        .split('.')
-        .next()?
-        .parse()
-        .ok()
-}
-
-fn no_tower(path: &Path, what: &str) -> Blip2Error {
-    Blip2Error::Format {
-        path: path.to_path_buf(),
-        reason: format!("holds no {what}"),
     }
 }

@@ -1,7 +1,7 @@
 //! Which tensor of a captioner each foreign key is.
 
 use blip2_lm::opt::keymap as opt;
-use blip2_qformer::keymap as qformer;
+use blip2_qformer::keymap::Names as QFormerNames;
 use blip2_vision::keymap::{Key, Names};
 
 /// A part of `Blip2Caption`, in the order of the data.
@@ -176,8 +176,12 @@ impl Layout {
 
             (Self::HuggingFace, Part::VisionBackbone) => Names::Blip2.keys(path),
             (Self::HuggingFace, Part::LnVision) => whole(format!("{HF_LN}{}", torch_norm(path))),
-            (Self::HuggingFace, Part::MultimodalBackbone) => whole(qformer::to_hugging_face(path)),
-            (Self::HuggingFace, Part::VisionNeck) => whole(qformer::neck_to_hugging_face(path)),
+            (Self::HuggingFace, Part::MultimodalBackbone) => {
+                whole(QFormerNames::HuggingFace.key(path))
+            }
+            (Self::HuggingFace, Part::VisionNeck) => {
+                whole(QFormerNames::HuggingFace.neck_key(path))
+            }
             (Self::HuggingFace, Part::TextBackbone) => {
                 whole(format!("{HF_LM}{}", opt::to_hugging_face(path)))
             }
@@ -186,8 +190,8 @@ impl Layout {
                 prefixed("visual_encoder.", names.keys(path))
             }
             (Self::Lavis(_), Part::LnVision) => whole(format!("{LAVIS_LN}{}", torch_norm(path))),
-            (Self::Lavis(_), Part::MultimodalBackbone) => whole(qformer::to_lavis(path)),
-            (Self::Lavis(_), Part::VisionNeck) => whole(qformer::neck_to_lavis(path)),
+            (Self::Lavis(_), Part::MultimodalBackbone) => whole(QFormerNames::Lavis.key(path)),
+            (Self::Lavis(_), Part::VisionNeck) => whole(QFormerNames::Lavis.neck_key(path)),
             (Self::Lavis(_), Part::TextBackbone) => {
                 whole(format!("{LAVIS_LM}{}", opt::to_hugging_face(path)))
             }
@@ -196,8 +200,10 @@ impl Layout {
                 prefixed("vision_backbone.", Names::Mmpretrain.keys(path))
             }
             (Self::Mmpretrain, Part::LnVision) => whole(format!("{MM_LN}{}", torch_norm(path))),
-            (Self::Mmpretrain, Part::MultimodalBackbone) => whole(qformer::to_mmpretrain(path)),
-            (Self::Mmpretrain, Part::VisionNeck) => whole(qformer::neck_to_mmpretrain(path)),
+            (Self::Mmpretrain, Part::MultimodalBackbone) => {
+                whole(QFormerNames::Mmpretrain.key(path))
+            }
+            (Self::Mmpretrain, Part::VisionNeck) => whole(QFormerNames::Mmpretrain.neck_key(path)),
             (Self::Mmpretrain, Part::TextBackbone) => {
                 whole(format!("{MM_LM}{}", opt::to_hugging_face(path)))
             }
@@ -219,10 +225,10 @@ fn hugging_face(key: &str) -> Meaning {
     if key.starts_with("vision_model.") {
         return vision(Names::Blip2, key);
     }
-    if let Some(path) = qformer::from_hugging_face(key) {
+    if let Some(path) = QFormerNames::HuggingFace.locate(key) {
         return weight(Part::MultimodalBackbone, path);
     }
-    if let Some(path) = qformer::neck_from_hugging_face(key) {
+    if let Some(path) = QFormerNames::HuggingFace.locate_neck(key) {
         return weight(Part::VisionNeck, path);
     }
     if let Some(key) = key.strip_prefix(HF_LM) {
@@ -231,7 +237,9 @@ fn hugging_face(key: &str) -> Meaning {
     if key.ends_with("position_ids") {
         return Meaning::Dropped(POSITION_IDS);
     }
-    if qformer::text_from_hugging_face(key).is_some() || key.starts_with("qformer.embeddings.") {
+    if QFormerNames::HuggingFace.locate_text(key).is_some()
+        || key.starts_with("qformer.embeddings.")
+    {
         return Meaning::Dropped(TEXT_SIDE);
     }
     if is_head(
@@ -256,10 +264,10 @@ fn lavis(names: Names, key: &str) -> Meaning {
     if let Some(key) = key.strip_prefix("visual_encoder.") {
         return vision(names, key);
     }
-    if let Some(path) = qformer::from_lavis(key) {
+    if let Some(path) = QFormerNames::Lavis.locate(key) {
         return weight(Part::MultimodalBackbone, path);
     }
-    if let Some(path) = qformer::neck_from_lavis(key) {
+    if let Some(path) = QFormerNames::Lavis.locate_neck(key) {
         return weight(Part::VisionNeck, path);
     }
     if let Some(key) = key.strip_prefix(LAVIS_LM) {
@@ -271,7 +279,7 @@ fn lavis(names: Names, key: &str) -> Meaning {
     if key.starts_with("Qformer.cls.") {
         return Meaning::Dropped(STAGE_ONE_HEADS);
     }
-    if qformer::text_from_lavis(key).is_some() {
+    if QFormerNames::Lavis.locate_text(key).is_some() {
         return Meaning::Dropped(TEXT_SIDE);
     }
     if is_head(key, &["vision_proj.", "text_proj.", "itm_head.", "temp"]) {
@@ -287,10 +295,10 @@ fn mmpretrain(key: &str) -> Meaning {
     if let Some(key) = key.strip_prefix("vision_backbone.") {
         return vision(Names::Mmpretrain, key);
     }
-    if let Some(path) = qformer::from_mmpretrain(key) {
+    if let Some(path) = QFormerNames::Mmpretrain.locate(key) {
         return weight(Part::MultimodalBackbone, path);
     }
-    if let Some(path) = qformer::neck_from_mmpretrain(key) {
+    if let Some(path) = QFormerNames::Mmpretrain.locate_neck(key) {
         return weight(Part::VisionNeck, path);
     }
     if let Some(key) = key.strip_prefix(MM_LM) {
@@ -302,7 +310,7 @@ fn mmpretrain(key: &str) -> Meaning {
     if key.starts_with("data_preprocessor.") {
         return Meaning::Dropped("the mean and deviation of pixels, which the config holds");
     }
-    if qformer::text_from_mmpretrain(key).is_some() {
+    if QFormerNames::Mmpretrain.locate_text(key).is_some() {
         return Meaning::Dropped(TEXT_SIDE);
     }
     Meaning::Unknown

@@ -1,0 +1,178 @@
+//! From a checkpoint that was looked through to a captioner.
+
+use std::path::Path;
+
+use blip2_data::tokenizer::CaptionTokenizer;
+use burn::tensor::Device;
+
+use super::fill::{Meter, Precision, Progress, fill};
+use super::import::{Checkpoint, Imported};
+use super::names::{Layout, Part};
+use super::weights::Weights;
+use crate::model::{Parts, TextSettings};
+use crate::{Blip2Caption, Blip2Error, Tower};
+
+/// LAVIS's default length of texts in training.
+const LAVIS_MAX_TXT_LEN: usize = 32;
+
+impl Checkpoint {
+    /// Reads the tensors, one after the other, and makes the captioner. The matrices of the two
+    /// towers are kept as `precision` says, everything else in f32; the towers are frozen.
+    ///
+    /// # Errors
+    ///
+    /// Missing or unexpected keys, other shapes, unreadable or non-finite values, a tokenizer that
+    /// is not there or does not fit. Nothing is made then.
+    pub fn load(
+        &self,
+        device: &Device,
+        precision: Precision,
+        progress: Option<Progress>,
+    ) -> Result<Imported, Blip2Error> {
+        self.report.check()?;
+        let tokenizer = self.read_tokenizer()?;
+        let frozen = device.clone().inner();
+        let modules = self.architecture.init(&frozen, device)?;
+        let meter = progress.map(|tell| Meter::new(self.bytes(precision), tell));
+        let (weights, meter) = (&self.weights, meter.as_ref());
+        let all = Precision::F32;
+        let parts = Parts {
+            vision: Tower::new(
+                fill(
+                    modules.vision,
+                    Part::VisionBackbone,
+                    weights,
+                    precision,
+                    meter,
+                    &frozen,
+                )?,
+                true,
+            ),
+            ln_vision: fill(
+                modules.ln_vision,
+                Part::LnVision,
+                weights,
+                all,
+                meter,
+                device,
+            )?,
+            qformer: fill(
+                modules.qformer,
+                Part::MultimodalBackbone,
+                weights,
+                all,
+                meter,
+                device,
+            )?,
+            neck: fill(modules.neck, Part::VisionNeck, weights, all, meter, device)?,
+            text: Tower::new(
+                fill(
+                    modules.text,
+                    Part::TextBackbone,
+                    weights,
+                    precision,
+                    meter,
+                    &frozen,
+                )?,
+                true,
+            ),
+            architecture: self.architecture.clone(),
+        };
+        let eos_token_ids = match self.generation.eos_token_ids.as_slice() {
+            [] => vec![tokenizer.eos_id()],
+            said => said.to_vec(),
+        };
+        let model = parts.assemble(TextSettings {
+            eos_token_ids,
+            image_token_id: self.image_token_id,
+            tokenizer,
+            prompt: self.prompt.clone(),
+            max_txt_len: self.max_txt_len(),
+            num_captions: 1,
+            score_bos: false,
+        })?;
+        Ok(Imported {
+            model,
+            processor: self.processor.clone(),
+            generation: self.generation.clone(),
+            report: self.report.clone(),
+        })
+    }
+
+    /// LAVIS cuts texts, transformers does not.
+    fn max_txt_len(&self) -> usize {
+        let text = &self.architecture.text;
+        let room = text
+            .max_position_embeddings
+            .saturating_sub(self.architecture.qformer.num_query_tokens);
+        match self.weights.layout {
+            Layout::Lavis(_) => room.min(LAVIS_MAX_TXT_LEN),
+            _ => room,
+        }
+    }
+
+    /// The tokenizer, with the ids that the language model's config names.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or it can't be read.
+    pub fn read_tokenizer(&self) -> Result<CaptionTokenizer, Blip2Error> {
+        let Some(folder) = &self.tokenizer else {
+            return Err(Blip2Error::Format {
+                path: self.report.path.clone(),
+                reason: "has no tokenizer beside it (tokenizer.json, or vocab.json and \
+                         merges.txt): name a folder that has"
+                    .into(),
+            });
+        };
+        let text = &self.architecture.text;
+        let tokenizer = CaptionTokenizer::with_ids(folder, text.bos_token_id, text.pad_token_id)?;
+        Ok(tokenizer)
+    }
+
+    /// Bytes of all tensors as they will be kept.
+    fn bytes(&self, precision: Precision) -> u64 {
+        let towers = [Part::VisionBackbone, Part::TextBackbone];
+        let bytes = self.weights.tensors.iter().map(|(address, weight)| {
+            let half = towers.contains(&address.part) && weight.shape.len() == 2;
+            let dtype = if half { precision } else { Precision::F32 }.of(weight.dtype);
+            weight.shape.iter().product::<usize>() * dtype.size()
+        });
+        bytes.sum::<usize>() as u64
+    }
+}
+
+/// Gives `model` the trained parts (queries, Q-Former, LayerNorm, neck) of the checkpoint at `path`,
+/// of any layout; its towers are passed over.
+///
+/// # Errors
+///
+/// As [`Checkpoint::load`]. The model is lost then.
+pub fn load_trained_parts(
+    model: Blip2Caption,
+    path: &Path,
+    device: &Device,
+) -> Result<Blip2Caption, Blip2Error> {
+    let weights = Weights::open(path)?;
+    let all = Precision::F32;
+    Ok(Blip2Caption {
+        ln_vision: fill(model.ln_vision, Part::LnVision, &weights, all, None, device)?,
+        multimodal_backbone: fill(
+            model.multimodal_backbone,
+            Part::MultimodalBackbone,
+            &weights,
+            all,
+            None,
+            device,
+        )?,
+        vision_neck: fill(
+            model.vision_neck,
+            Part::VisionNeck,
+            &weights,
+            all,
+            None,
+            device,
+        )?,
+        ..model
+    })
+}
