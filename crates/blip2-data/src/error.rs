@@ -49,6 +49,17 @@ pub enum DataError {
         /// What is wrong and what to do.
         reason: String,
     },
+    /// A file that says how images are prepared is broken, or asks for something else than this
+    /// crate does.
+    #[error("{file}: `{field}`: {reason}", file = file.display())]
+    ProcessorFile {
+        /// `preprocessor_config.json` or `processor_config.json`.
+        file: PathBuf,
+        /// The field, for example `image_processor.size`; `JSON` where the file is none.
+        field: String,
+        /// What is wrong and what to do.
+        reason: String,
+    },
     /// A split without an image.
     #[error("{file}: the split `{split}` holds no image", file = file.display())]
     EmptySplit {

@@ -1,11 +1,13 @@
 //! Image files to RGB pixels.
 
-use std::fs::File;
-use std::io::BufReader;
+use std::fs::{self, File};
+use std::io::{BufReader, Cursor};
 use std::path::Path;
 
-use image::{ImageReader, RgbImage};
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
 
+use super::jpeg;
 use crate::DataError;
 
 /// What a file may ask of the decoder.
@@ -36,18 +38,91 @@ pub fn probe(path: &Path, limits: &DecodeLimits) -> Result<(u32, u32), DataError
     Ok((width, height))
 }
 
-/// Decodes a JPEG, PNG or WebP file to RGB, as Pillow's `convert("RGB")`: an alpha channel is
-/// dropped, not blended, and EXIF orientation is not applied (nor does `BlipImageProcessor`).
+/// Decodes a JPEG, PNG or WebP file to RGB, as `PIL.Image.open(path).convert("RGB")`.
+///
+/// - An alpha channel is dropped, not blended: hidden colours show.
+/// - 16-bit greyscale is cut off at 255 (and so is mostly white), as in Pillow 13; other 16-bit
+///   samples keep their high byte.
+/// - The EXIF orientation is not applied; see [`decode_upright`].
+/// - Ink (CMYK) becomes RGB without a colour profile.
 ///
 /// # Errors
 ///
-/// As [`probe`], and a file that is cut off. Nothing is allocated for a header that lies.
+/// As [`probe`], and a file that is cut off or, stricter than Pillow, damaged. Nothing is allocated
+/// for a header that lies.
 pub fn decode(path: &Path, limits: &DecodeLimits) -> Result<RgbImage, DataError> {
-    probe(path, limits)?;
-    let image = open(path)?
-        .decode()
-        .map_err(|error| unreadable(path, &error))?;
+    Ok(decode_with_orientation(path, limits)?.0)
+}
+
+/// As [`decode`], then turned and mirrored as the file's EXIF data say.
+///
+/// LAVIS and `Image.open(path)` don't turn images; transformers' `BlipImageProcessor` does when it
+/// is given a path or an address, but not when it is given an opened image.
+///
+/// # Errors
+///
+/// As [`decode`].
+pub fn decode_upright(path: &Path, limits: &DecodeLimits) -> Result<RgbImage, DataError> {
+    let (image, orientation) = decode_with_orientation(path, limits)?;
+    let mut image = DynamicImage::from(image);
+    image.apply_orientation(orientation);
     Ok(image.into_rgb8())
+}
+
+fn decode_with_orientation(
+    path: &Path,
+    limits: &DecodeLimits,
+) -> Result<(RgbImage, Orientation), DataError> {
+    probe(path, limits)?;
+    let bytes = fs::read(path).map_err(DataError::io(path))?;
+    let reader = ImageReader::new(Cursor::new(&bytes))
+        .with_guessed_format()
+        .map_err(DataError::io(path))?;
+    let format = reader.format();
+    if format == Some(ImageFormat::Jpeg)
+        && let Some(decoded) = jpeg::decode(path, &bytes, limits)?
+    {
+        return Ok(decoded);
+    }
+    let unreadable = |error| unreadable(path, &error);
+    let mut decoder = reader.into_decoder().map_err(unreadable)?;
+    // Damaged EXIF data are as good as none.
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let image = DynamicImage::from_decoder(decoder).map_err(unreadable)?;
+    let is_grey_png = format == Some(ImageFormat::Png) && bytes.get(PNG_COLOUR_TYPE) == Some(&0);
+    Ok((to_rgb(image, is_grey_png), orientation))
+}
+
+/// Where a PNG file says what its pixels are; 0 is greyscale without alpha.
+const PNG_COLOUR_TYPE: usize = 25;
+
+/// Pillow's `convert("RGB")`. `is_grey` tells greyscale with one transparent value, which the
+/// decoder hands out as greyscale with alpha, from the real one: Pillow treats their 16 bits apart.
+fn to_rgb(image: DynamicImage, is_grey: bool) -> RgbImage {
+    let cut = |sample: u16| sample.min(255) as u8;
+    let high = |sample: u16| (sample >> 8) as u8;
+    let (width, height) = (image.width(), image.height());
+    let pixels: Vec<u8> = match image {
+        DynamicImage::ImageLuma16(image) => {
+            let samples = image.into_raw().into_iter();
+            samples.flat_map(|grey| [cut(grey); 3]).collect()
+        }
+        DynamicImage::ImageLumaA16(image) => {
+            let narrow = |grey| if is_grey { cut(grey) } else { high(grey) };
+            let pixels = image.pixels();
+            pixels.flat_map(|pixel| [narrow(pixel.0[0]); 3]).collect()
+        }
+        DynamicImage::ImageRgb16(image) => image.into_raw().into_iter().map(high).collect(),
+        DynamicImage::ImageRgba16(image) => {
+            let colours = image
+                .pixels()
+                .flat_map(|pixel| [pixel.0[0], pixel.0[1], pixel.0[2]]);
+            colours.map(high).collect()
+        }
+        other => return other.into_rgb8(),
+    };
+    // The buffer has three bytes a pixel by construction, so the other case can't occur.
+    RgbImage::from_raw(width, height, pixels).unwrap_or_default()
 }
 
 fn open(path: &Path) -> Result<ImageReader<BufReader<File>>, DataError> {
@@ -64,7 +139,13 @@ fn unreadable(path: &Path, error: &image::ImageError) -> DataError {
     }
 }
 
-fn check(path: &Path, width: u32, height: u32, limits: &DecodeLimits) -> Result<(), DataError> {
+/// Refuses an image of no pixels or of too many.
+pub(super) fn check(
+    path: &Path,
+    width: u32,
+    height: u32,
+    limits: &DecodeLimits,
+) -> Result<(), DataError> {
     if u64::from(width) * u64::from(height) > limits.max_pixels {
         return Err(DataError::TooLarge {
             path: path.into(),
@@ -86,7 +167,7 @@ fn check(path: &Path, width: u32, height: u32, limits: &DecodeLimits) -> Result<
 mod tests {
     use std::fs;
 
-    use image::{DynamicImage, ImageFormat, Rgba, RgbaImage};
+    use image::{Rgba, RgbaImage};
 
     use super::*;
 
@@ -122,6 +203,27 @@ mod tests {
             [200, 100, 50],
             "transparent, but not blended"
         );
+    }
+
+    /// Also where the image decoder itself would hand out half an image.
+    #[test]
+    fn a_cut_jpeg_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = RgbImage::from_fn(64, 64, |x, y| image::Rgb([x as u8 * 4, y as u8 * 4, 9]));
+        let mut file = Cursor::new(Vec::new());
+        image.write_to(&mut file, ImageFormat::Jpeg).unwrap();
+        let file = file.into_inner();
+        let limits = DecodeLimits::default();
+        decode(&save(folder.path(), "whole.jpg", &file), &limits).unwrap();
+        for percent in [60, 80, 95] {
+            let path = save(
+                folder.path(),
+                "cut.jpg",
+                &file[..file.len() * percent / 100],
+            );
+            let error = decode(&path, &limits).unwrap_err().to_string();
+            assert!(error.contains("cut.jpg"), "{percent} %: {error}");
+        }
     }
 
     #[test]

@@ -1,10 +1,9 @@
-//! Resize, rescale, normalise: `BlipImageProcessor`.
+//! Resize, rescale, normalise: `BlipImageProcessor`, in its Pillow form.
 
-use fast_image_resize::images::Image;
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
+use super::resize::resize;
 use crate::DataError;
 
 /// How images become tensors. Every field is written out: no hidden default.
@@ -79,8 +78,9 @@ impl ImageProcessor {
     ///
     /// Returns `[3, height, width]`, row-major.
     pub fn process(&self, image: &RgbImage) -> Vec<f32> {
-        let pixels = self.resize(image);
-        let area = self.config.size[0] * self.config.size[1];
+        let (height, width) = self.size();
+        let pixels = resize(image, width, height, self.config.resample);
+        let area = height * width;
         let mut values = vec![0.0; 3 * area];
         for (channel, plane) in values.chunks_exact_mut(area).enumerate() {
             let (mean, std) = (
@@ -92,32 +92,6 @@ impl ImageProcessor {
             }
         }
         values
-    }
-
-    /// Interleaved RGB of the target size.
-    fn resize(&self, image: &RgbImage) -> Vec<u8> {
-        let (height, width) = (self.config.size[0] as u32, self.config.size[1] as u32);
-        if image.dimensions() == (width, height) {
-            return image.as_raw().clone();
-        }
-        let filter = match self.config.resample {
-            Resample::Bicubic => FilterType::CatmullRom,
-            Resample::Bilinear => FilterType::Bilinear,
-        };
-        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
-        let mut target = Image::new(width, height, PixelType::U8x3);
-        let (source_width, source_height) = image.dimensions();
-        let source = Image::from_vec_u8(
-            source_width,
-            source_height,
-            image.as_raw().clone(),
-            PixelType::U8x3,
-        );
-        // Both have three bytes a pixel and a positive size, so neither call can fail.
-        if let Ok(source) = source {
-            let _ = Resizer::new().resize(&source, &mut target, &options);
-        }
-        target.into_vec()
     }
 }
 
