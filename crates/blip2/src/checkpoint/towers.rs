@@ -19,7 +19,8 @@ use crate::Blip2Error;
 ///
 /// # Errors
 ///
-/// As [`Import::open`] and [`Checkpoint::load`]; keys of other parts are passed over.
+/// As [`Import::open`](super::Import::open) and [`Checkpoint::load`](super::Checkpoint::load); keys of
+/// other parts are passed over.
 pub fn load_vision(
     path: &Path,
     architecture: Option<&VisionConfig>,
