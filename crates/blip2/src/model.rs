@@ -7,10 +7,10 @@ use blip2_lm::{CausalLm, Opt};
 use blip2_qformer::{QFormer, VisionNeck};
 use blip2_vision::VisionTransformer;
 use burn::module::Module;
-use burn::nn::{LayerNorm, LayerNormConfig};
+use burn::nn::LayerNorm;
 use burn::tensor::{Device, Tensor};
 
-use crate::checkpoint::{Architecture, load_opt, load_vision};
+use crate::checkpoint::{Architecture, Bridge, load_opt, load_vision};
 use crate::{Blip2CaptionConfig, Blip2Error, Tower, TowerConfig};
 
 /// BLIP-2 captioning: a frozen image encoder, a Q-Former between, a frozen language model.
@@ -55,9 +55,7 @@ pub(crate) struct TextSettings {
 /// The parts of a captioner, with their weights.
 pub(crate) struct Parts {
     pub vision: Tower<VisionTransformer>,
-    pub ln_vision: LayerNorm,
-    pub qformer: QFormer,
-    pub neck: VisionNeck,
+    pub bridge: Bridge,
     pub text: Tower<Opt>,
     pub architecture: Architecture,
 }
@@ -99,9 +97,9 @@ impl Parts {
         }
         Ok(Blip2Caption {
             vision_backbone: self.vision,
-            ln_vision: self.ln_vision,
-            multimodal_backbone: self.qformer,
-            vision_neck: self.neck,
+            ln_vision: self.bridge.ln_vision,
+            multimodal_backbone: self.bridge.qformer,
+            vision_neck: self.bridge.neck,
             text_backbone: self.text,
             text: Arc::new(text),
             architecture: Arc::new(self.architecture),
@@ -139,21 +137,17 @@ impl Blip2CaptionConfig {
             }),
         })?;
         let tokenizer = CaptionTokenizer::from_file(&self.tokenizer)?;
-        let qformer = &self.multimodal_backbone;
+        let architecture = Architecture {
+            vision: vision_config,
+            ln_vision_eps: self.ln_vision_eps,
+            qformer: self.multimodal_backbone.clone(),
+            text: text_config,
+        };
         Parts {
-            ln_vision: LayerNormConfig::new(vision_config.hidden_size)
-                .with_epsilon(self.ln_vision_eps)
-                .init(device),
             vision,
-            qformer: qformer.init(device)?,
-            neck: VisionNeck::new(qformer.hidden_size, lm.get().hidden_size(), device),
+            bridge: architecture.init_bridge(device)?,
             text: lm,
-            architecture: Architecture {
-                vision: vision_config,
-                ln_vision_eps: self.ln_vision_eps,
-                qformer: qformer.clone(),
-                text: text_config,
-            },
+            architecture,
         }
         .assemble(TextSettings {
             eos_token_ids: vec![tokenizer.eos_id()],

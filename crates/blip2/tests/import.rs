@@ -10,8 +10,9 @@ use blip2::checkpoint::export::{Export, ExportFormat};
 use blip2::checkpoint::names::{Address, Layout, Part};
 use blip2::checkpoint::{Checkpoint, Import, Precision, WeightsDType, load_opt, load_vision};
 use blip2_lm::CausalLm;
+use blip2_vision::VisionConfig;
 use blip2_vision::keymap::Names;
-use blip2_vision::{Activation, VisionConfig};
+use blip2_vision::presets::clip_vit_l_14;
 use burn::tensor::{DType, Device, Int, Tensor};
 use fixture::{Expected, folder};
 
@@ -286,19 +287,11 @@ fn larger_images_interpolate_the_positions() {
 
 fn clip() -> VisionConfig {
     VisionConfig {
-        image_size: 28,
-        patch_size: 14,
-        num_channels: 3,
         hidden_size: 24,
         num_hidden_layers: 3,
         num_attention_heads: 4,
         intermediate_size: 32,
-        hidden_act: Activation::QuickGelu,
-        layer_norm_eps: 1e-5,
-        qkv_bias: true,
-        patch_bias: false,
-        pre_layernorm: true,
-        drop_path_rate: 0.0,
+        ..clip_vit_l_14(28)
     }
 }
 

@@ -5,6 +5,7 @@ mod fixture;
 
 use std::collections::BTreeMap;
 
+use blip2::Blip2Caption;
 use blip2::checkpoint::Import;
 use blip2::checkpoint::names::{Address, Layout, Part};
 use blip2_data::CaptionSample;
@@ -22,15 +23,21 @@ const GRADIENT_TOLERANCE: f64 = 5e-5;
 
 const MODELS: [&str; 4] = ["plain", "sharded", "bfloat16", "pickle"];
 
+/// A model, the captions that its references were computed with, and an image for each.
+fn captioned(name: &str, device: &Device) -> (Expected, Blip2Caption, Vec<String>, Tensor<4>) {
+    println!("== {name}");
+    let expected = Expected::read(name);
+    let model = load(&Import::new(folder(name)), device).model;
+    let captions = expected.list("captions");
+    let images = expected.images(device).narrow(0, 0, captions.len());
+    (expected, model, captions, images)
+}
+
 #[test]
 fn matches_transformers_outputs_of_every_part_and_loss() {
     let device = Device::default();
     for name in MODELS {
-        println!("== {name}");
-        let expected = Expected::read(name);
-        let model = load(&Import::new(folder(name)), &device).model;
-        let captions = expected.list("captions");
-        let images = expected.images(&device).narrow(0, 0, captions.len());
+        let (expected, model, captions, images) = captioned(name, &device);
 
         let vision = model.vision_backbone.get().forward(images.clone());
         let vision = model.ln_vision.forward(vision);
@@ -87,11 +94,7 @@ fn samples(expected: &Expected, captions: &[String]) -> Vec<CaptionSample> {
 fn matches_transformers_gradients_of_queries_qformer_and_neck() {
     let device = Device::default().autodiff();
     for name in MODELS {
-        println!("== {name}");
-        let expected = Expected::read(name);
-        let model = load(&Import::new(folder(name)), &device).model;
-        let captions = expected.list("captions");
-        let images = expected.images(&device).narrow(0, 0, captions.len());
+        let (expected, model, captions, images) = captioned(name, &device);
         let losses = model.loss(images, &samples(&expected, &captions)).unwrap();
         let gradients = losses.loss.backward();
         let mut checked = 0;

@@ -55,164 +55,117 @@ pub(super) struct Table {
     pub neck: KeyRule,
 }
 
+/// The rules of attention, whose projections lie in a module that each codebase names.
+macro_rules! attention {
+    ($module:literal) => {
+        &[
+            rule(
+                "attention.query.",
+                concat!("attention.", $module, ".query."),
+                PROJECTIONS,
+            ),
+            rule(
+                "attention.key.",
+                concat!("attention.", $module, ".key."),
+                PROJECTIONS,
+            ),
+            rule(
+                "attention.value.",
+                concat!("attention.", $module, ".value."),
+                PROJECTIONS,
+            ),
+            rule("attention.output.dense.", "attention.output.dense.", SAME),
+            rule(
+                "attention.output.layer_norm.",
+                "attention.output.LayerNorm.",
+                NORM,
+            ),
+            rule(
+                "crossattention.query.",
+                concat!("crossattention.", $module, ".query."),
+                PROJECTIONS,
+            ),
+            rule(
+                "crossattention.key.",
+                concat!("crossattention.", $module, ".key."),
+                PROJECTIONS,
+            ),
+            rule(
+                "crossattention.value.",
+                concat!("crossattention.", $module, ".value."),
+                PROJECTIONS,
+            ),
+            rule(
+                "crossattention.output.dense.",
+                "crossattention.output.dense.",
+                SAME,
+            ),
+            rule(
+                "crossattention.output.layer_norm.",
+                "crossattention.output.LayerNorm.",
+                NORM,
+            ),
+        ]
+    };
+}
+
+/// BERT's own names, which LAVIS and mmpretrain kept, in a module of another name.
+macro_rules! bert {
+    ($module:literal, $neck:expr) => {
+        Table {
+            queries: &[
+                rule("query_tokens", "query_tokens", QUERIES),
+                rule(
+                    "layer_norm.",
+                    concat!($module, ".bert.embeddings.LayerNorm."),
+                    EMBEDDINGS_NORM,
+                ),
+            ],
+            // Both by their whole names: the norm stands beside them.
+            text: &[
+                rule(
+                    "text_embeddings.word_embeddings.",
+                    concat!($module, ".bert.embeddings.word_embeddings."),
+                    TEXT_EMBEDDINGS,
+                ),
+                rule(
+                    "text_embeddings.position_embeddings.",
+                    concat!($module, ".bert.embeddings.position_embeddings."),
+                    TEXT_EMBEDDINGS,
+                ),
+            ],
+            layers: rule("layers.", concat!($module, ".bert.encoder.layer."), ENCODER),
+            attention: attention!("self"),
+            neck: $neck,
+        }
+    };
+}
+
 /// `Blip2ForConditionalGeneration`, and with text `Blip2ForImageTextRetrieval`.
-pub(super) const HUGGING_FACE: Table = Table {
+pub(super) static HUGGING_FACE: Table = Table {
     queries: &[
         rule("query_tokens", "query_tokens", QUERIES),
         rule("layer_norm.", "qformer.layernorm.", NORM),
     ],
     text: &[rule("text_embeddings.", "embeddings.", TEXT_EMBEDDINGS)],
     layers: rule("layers.", "qformer.encoder.layer.", ENCODER),
-    attention: &ATTENTION,
+    // `self` in BERT.
+    attention: attention!("attention"),
     neck: rule("projection.", "language_projection.", NECK),
 };
-
-const ATTENTION: [KeyRule; 10] = [
-    rule(
-        "attention.query.",
-        "attention.attention.query.",
-        PROJECTIONS,
-    ),
-    rule("attention.key.", "attention.attention.key.", PROJECTIONS),
-    rule(
-        "attention.value.",
-        "attention.attention.value.",
-        PROJECTIONS,
-    ),
-    rule("attention.output.dense.", "attention.output.dense.", SAME),
-    rule(
-        "attention.output.layer_norm.",
-        "attention.output.LayerNorm.",
-        NORM,
-    ),
-    rule(
-        "crossattention.query.",
-        "crossattention.attention.query.",
-        PROJECTIONS,
-    ),
-    rule(
-        "crossattention.key.",
-        "crossattention.attention.key.",
-        PROJECTIONS,
-    ),
-    rule(
-        "crossattention.value.",
-        "crossattention.attention.value.",
-        PROJECTIONS,
-    ),
-    rule(
-        "crossattention.output.dense.",
-        "crossattention.output.dense.",
-        SAME,
-    ),
-    rule(
-        "crossattention.output.layer_norm.",
-        "crossattention.output.LayerNorm.",
-        NORM,
-    ),
-];
 
 /// BERT's embeddings hold the norm there, which the queries pass too.
 const EMBEDDINGS_NORM: &str = "the norm stands in BERT's embeddings, which the queries pass too";
 
-/// A `BertLMHeadModel` called `Qformer`.
-pub(super) const LAVIS: Table = Table {
-    queries: &[
-        rule("query_tokens", "query_tokens", QUERIES),
-        rule(
-            "layer_norm.",
-            "Qformer.bert.embeddings.LayerNorm.",
-            EMBEDDINGS_NORM,
-        ),
-    ],
-    // Both by their whole names: the norm stands beside them.
-    text: &[
-        rule(
-            "text_embeddings.word_embeddings.",
-            "Qformer.bert.embeddings.word_embeddings.",
-            TEXT_EMBEDDINGS,
-        ),
-        rule(
-            "text_embeddings.position_embeddings.",
-            "Qformer.bert.embeddings.position_embeddings.",
-            TEXT_EMBEDDINGS,
-        ),
-    ],
-    layers: rule("layers.", "Qformer.bert.encoder.layer.", ENCODER),
-    attention: &BERT_ATTENTION,
-    // The name in the models with OPT; the first stage has no neck.
-    neck: rule("projection.", "opt_proj.", NECK),
-};
+/// A `BertLMHeadModel`. The neck has its name in the models with OPT; the first stage has none.
+pub(super) static LAVIS: Table = bert!("Qformer", rule("projection.", "opt_proj.", NECK));
 
-/// BERT's own names, which LAVIS and mmpretrain kept: Hugging Face's BLIP-2 renamed `self`.
-const BERT_ATTENTION: [KeyRule; 10] = [
-    rule("attention.query.", "attention.self.query.", PROJECTIONS),
-    rule("attention.key.", "attention.self.key.", PROJECTIONS),
-    rule("attention.value.", "attention.self.value.", PROJECTIONS),
-    rule("attention.output.dense.", "attention.output.dense.", SAME),
+/// LAVIS's `Qformer` under another name.
+pub(super) static MMPRETRAIN: Table = bert!(
+    "multimodal_backbone",
     rule(
-        "attention.output.layer_norm.",
-        "attention.output.LayerNorm.",
-        NORM,
-    ),
-    rule(
-        "crossattention.query.",
-        "crossattention.self.query.",
-        PROJECTIONS,
-    ),
-    rule(
-        "crossattention.key.",
-        "crossattention.self.key.",
-        PROJECTIONS,
-    ),
-    rule(
-        "crossattention.value.",
-        "crossattention.self.value.",
-        PROJECTIONS,
-    ),
-    rule(
-        "crossattention.output.dense.",
-        "crossattention.output.dense.",
-        SAME,
-    ),
-    rule(
-        "crossattention.output.layer_norm.",
-        "crossattention.output.LayerNorm.",
-        NORM,
-    ),
-];
-
-/// LAVIS's names below `bert`, for mmpretrain's `Qformer` comes from there.
-pub(super) const MMPRETRAIN: Table = Table {
-    queries: &[
-        rule("query_tokens", "query_tokens", QUERIES),
-        rule(
-            "layer_norm.",
-            "multimodal_backbone.bert.embeddings.LayerNorm.",
-            EMBEDDINGS_NORM,
-        ),
-    ],
-    text: &[
-        rule(
-            "text_embeddings.word_embeddings.",
-            "multimodal_backbone.bert.embeddings.word_embeddings.",
-            TEXT_EMBEDDINGS,
-        ),
-        rule(
-            "text_embeddings.position_embeddings.",
-            "multimodal_backbone.bert.embeddings.position_embeddings.",
-            TEXT_EMBEDDINGS,
-        ),
-    ],
-    layers: rule(
-        "layers.",
-        "multimodal_backbone.bert.encoder.layer.",
-        ENCODER,
-    ),
-    attention: &BERT_ATTENTION,
-    neck: rule(
         "projection.",
         "vision_neck.fc.",
         "the neck is a linear classification head there",
-    ),
-};
+    )
+);

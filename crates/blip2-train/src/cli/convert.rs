@@ -7,10 +7,10 @@ use blip2::checkpoint::{Import, WeightsDType};
 use blip2::presets;
 use burn::tensor::Device;
 
-use super::model::{bytes_bar, is_run, load};
+use super::model::{TowerDType, bytes_bar, load};
 use super::result_line;
 use crate::RunError;
-use crate::cli::model::TowerDType;
+use crate::run::RunFolder;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -97,7 +97,7 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
         DType::Bf16 => WeightsDType::BF16,
     });
     let progress = bytes_bar("writing");
-    let files = if is_run(&args.from) {
+    let files = if RunFolder::is_at(&args.from) {
         let loaded = load(&args.from, TowerDType::F32, device)?;
         let (model, generation) = (&loaded.model, &loaded.generation);
         let mut generation = generation.clone();

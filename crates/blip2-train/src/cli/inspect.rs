@@ -7,11 +7,12 @@ use blip2::presets;
 use burn::tensor::Device;
 
 use super::convert::Gaps;
-use super::model::{is_run, load_run};
+use super::model::{LoadedRun, load_run};
 use super::result_line;
 use crate::RunError;
 use crate::recipe_file;
 use crate::report::{Estimate, Frozen, memory, parameter_rows, parameter_table};
+use crate::run::RunFolder;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -40,8 +41,8 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
         let rows = parameter_rows(model.architecture(), Frozen::of(&model));
         return table(&rows, model.architecture(), recipe.train.batch_size);
     }
-    if is_run(&args.target) {
-        let (model, recipe) = load_run(&args.target, device)?;
+    if RunFolder::is_at(&args.target) {
+        let LoadedRun { model, recipe, .. } = load_run(&args.target, device)?;
         result_line("weights: every tensor loaded; missing: none; unexpected: none")?;
         let rows = parameter_rows(model.architecture(), Frozen::of(&model));
         return table(&rows, model.architecture(), recipe.train.batch_size);

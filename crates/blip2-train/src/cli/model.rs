@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use blip2::Blip2Caption;
 use blip2::checkpoint::{Import, Precision, Progress};
+use blip2::{Blip2Caption, Blip2CaptionConfig};
+use blip2_data::DataError;
 use blip2_data::transforms::{ImageProcessor, ImageProcessorConfig};
 use blip2_lm::GenerationConfig;
 use burn::module::Module;
@@ -57,20 +58,14 @@ impl TowerDType {
     }
 }
 
-/// Whether `path` is a run folder.
-pub(super) fn is_run(path: &Path) -> bool {
-    path.join("config.toml").is_file()
-}
-
 /// Loads the best checkpoint of a run, or any other checkpoint, on the plain device.
 pub(super) fn load(
     path: &Path,
     dtype: TowerDType,
     device: &Device,
 ) -> Result<LoadedModel, RunError> {
-    if is_run(path) {
-        let (model, recipe) = load_run(path, device)?;
-        return from_run(model, &recipe, path);
+    if RunFolder::is_at(path) {
+        return Ok(from_run(load_run(path, device)?)?);
     }
     if !path.exists() {
         return Err(RunError::Usage(format!(
@@ -90,11 +85,18 @@ pub(super) fn load(
     })
 }
 
+/// The best captioner of a run, with what made it.
+pub(super) struct LoadedRun {
+    pub model: Blip2Caption,
+    pub config: Blip2CaptionConfig,
+    pub recipe: Recipe,
+}
+
 /// The best checkpoint of the run in `path`.
-pub(super) fn load_run(path: &Path, device: &Device) -> Result<(Blip2Caption, Recipe), RunError> {
+pub(super) fn load_run(path: &Path, device: &Device) -> Result<LoadedRun, RunError> {
     let folder = RunFolder::open(path)?;
     let recipe = recipe_file::read(&folder.config(), &[])?;
-    let Some(config) = &recipe.model else {
+    let Some(config) = recipe.model.clone() else {
         return Err(RunError::Usage(format!(
             "{} trained a tower, not a captioner",
             path.display()
@@ -106,25 +108,23 @@ pub(super) fn load_run(path: &Path, device: &Device) -> Result<(Blip2Caption, Re
         model: config.init(device)?,
     };
     let model = checkpoint::best(&folder)?.load_into(task)?.model.valid();
-    Ok((model, recipe))
+    Ok(LoadedRun {
+        model,
+        config,
+        recipe,
+    })
 }
 
-fn from_run(model: Blip2Caption, recipe: &Recipe, path: &Path) -> Result<LoadedModel, RunError> {
-    let Some(config) = &recipe.model else {
-        return Err(RunError::Usage(format!(
-            "{} trained a tower, not a captioner",
-            path.display()
-        )));
-    };
-    let evaluation = recipe.evaluation.as_ref();
+fn from_run(run: LoadedRun) -> Result<LoadedModel, DataError> {
+    let evaluation = run.recipe.evaluation.as_ref();
     let generation = evaluation.map(|evaluation| evaluation.test_generation.clone());
     Ok(LoadedModel {
-        model,
-        processor: config.data_preprocessor.init()?,
-        processor_config: config.data_preprocessor.clone(),
+        model: run.model,
+        processor: run.config.data_preprocessor.init()?,
         generation: generation.unwrap_or_default(),
         batch_size: evaluation.map_or(BATCH_SIZE, |evaluation| evaluation.batch_size),
-        num_workers: recipe.data.num_workers,
+        num_workers: run.recipe.data.num_workers,
+        processor_config: run.config.data_preprocessor,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use blip2::Blip2Caption;
 use blip2::checkpoint::Architecture;
+use blip2::checkpoint::names::Part;
 
 /// One part of a captioner.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,25 +44,18 @@ impl Frozen {
 
 /// The parts of a captioner in the order of the data.
 pub fn parameter_rows(architecture: &Architecture, frozen: Frozen) -> Vec<PartRow> {
-    let Architecture {
-        vision,
-        qformer,
-        text,
-        ..
-    } = architecture;
-    let row = |name, params, frozen| PartRow {
-        name,
-        params,
-        frozen,
-    };
-    let neck = (qformer.hidden_size + 1) * text.word_embed_proj_dim;
-    vec![
-        row("vision_backbone", vision.num_params(), frozen.vision),
-        row("ln_vision", 2 * vision.hidden_size, false),
-        row("multimodal_backbone", qformer.num_params(), false),
-        row("vision_neck", neck, false),
-        row("text_backbone", text.num_params(), frozen.text),
-    ]
+    Part::ALL
+        .into_iter()
+        .map(|part| PartRow {
+            name: part.name(),
+            params: architecture.part_params(part),
+            frozen: match part {
+                Part::VisionBackbone => frozen.vision,
+                Part::TextBackbone => frozen.text,
+                _ => false,
+            },
+        })
+        .collect()
 }
 
 /// The rows as lines of text, with sums.

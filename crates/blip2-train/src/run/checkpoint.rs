@@ -176,7 +176,7 @@ pub fn best(folder: &RunFolder) -> Result<Found, RunError> {
 
 /// Whether `path` is a run folder or a checkpoint of one.
 pub fn is_one(path: &Path) -> bool {
-    path.join(STATE).is_file() || path.join("config.toml").is_file()
+    path.join(STATE).is_file() || RunFolder::is_at(path)
 }
 
 /// The checkpoint that `path` means: a run folder's best, or the checkpoint folder itself.

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use crate::RunError;
 
+/// What makes a folder a run folder: its recipe.
+const CONFIG: &str = "config.toml";
+
 /// A run folder; the README shows its layout.
 #[derive(Debug, Clone)]
 pub struct RunFolder {
@@ -40,13 +43,18 @@ impl RunFolder {
     pub fn open(path: &Path) -> Result<Self, RunError> {
         let path = std::path::absolute(path).map_err(RunError::io(path))?;
         let folder = Self { path };
-        if !folder.config().is_file() {
+        if !Self::is_at(&folder.path) {
             return Err(RunError::Usage(format!(
                 "{} is no run folder: it has no config.toml",
                 folder.path.display()
             )));
         }
         Ok(folder)
+    }
+
+    /// Whether `path` is a run folder.
+    pub fn is_at(path: &Path) -> bool {
+        path.join(CONFIG).is_file()
     }
 
     /// The first of `runs/NAME`, `runs/NAME-2`, … that is free.
@@ -66,7 +74,7 @@ impl RunFolder {
 
     /// The complete recipe, as resolved.
     pub fn config(&self) -> PathBuf {
-        self.path.join("config.toml")
+        self.path.join(CONFIG)
     }
 
     /// One JSON object a line, for each step and evaluation.

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use blip2_lm::OptConfig;
 use blip2_lm::opt::presets::num_attention_heads;
-use blip2_lm::{CausalLm, Opt, OptConfig};
 use blip2_qformer::{QFormer, QFormerConfig, VisionNeck};
-use blip2_vision::{Activation, VisionConfig, VisionTransformer};
+use blip2_vision::{Activation, VisionConfig};
 use burn::module::Module;
 use burn::nn::{LayerNorm, LayerNormConfig};
 use burn::tensor::Device;
@@ -28,36 +28,31 @@ pub struct Architecture {
     pub text: OptConfig,
 }
 
-/// The modules of a captioner before they have their weights.
-pub struct Modules {
-    /// The image encoder.
-    pub vision: VisionTransformer,
-    /// The LayerNorm after it.
+/// What is trained between the towers.
+#[derive(Debug)]
+pub struct Bridge {
+    /// The LayerNorm after the image encoder.
     pub ln_vision: LayerNorm,
     /// The Q-Former.
     pub qformer: QFormer,
-    /// The projection.
+    /// The projection to the language model.
     pub neck: VisionNeck,
-    /// The language model.
-    pub text: Opt,
 }
 
 impl Architecture {
-    /// The modules, random; Burn draws a weight only when it is used, so this takes no memory.
+    /// What is trained between the towers, random. Burn draws a weight only when it is used.
     ///
     /// # Errors
     ///
     /// If a dimension is impossible.
-    pub fn init(&self, frozen: &Device, trained: &Device) -> Result<Modules, Blip2Error> {
-        let text = self.text.init(frozen)?;
-        Ok(Modules {
-            vision: self.vision.init(frozen)?,
+    pub fn init_bridge(&self, device: &Device) -> Result<Bridge, Blip2Error> {
+        let (width, lm_width) = (self.qformer.hidden_size, self.text.word_embed_proj_dim);
+        Ok(Bridge {
             ln_vision: LayerNormConfig::new(self.vision.hidden_size)
                 .with_epsilon(self.ln_vision_eps)
-                .init(trained),
-            qformer: self.qformer.init(trained)?,
-            neck: VisionNeck::new(self.qformer.hidden_size, text.hidden_size(), trained),
-            text,
+                .init(device),
+            qformer: self.qformer.init(device)?,
+            neck: VisionNeck::new(width, lm_width, device),
         })
     }
 
@@ -68,23 +63,33 @@ impl Architecture {
     /// If a dimension is impossible.
     pub fn expected(&self) -> Result<BTreeMap<Address, Expected>, Blip2Error> {
         let device = Device::default();
-        let modules = self.init(&device, &device)?;
-        let mut all = list(Part::VisionBackbone, &modules.vision);
-        all.append(&mut list(Part::LnVision, &modules.ln_vision));
-        all.append(&mut list(Part::MultimodalBackbone, &modules.qformer));
-        all.append(&mut list(Part::VisionNeck, &modules.neck));
-        all.append(&mut list(Part::TextBackbone, &modules.text));
+        let text = self.text.init(&device)?;
+        let bridge = self.init_bridge(&device)?;
+        let mut all = list(Part::VisionBackbone, &self.vision.init(&device)?);
+        all.append(&mut list(Part::LnVision, &bridge.ln_vision));
+        all.append(&mut list(Part::MultimodalBackbone, &bridge.qformer));
+        all.append(&mut list(Part::VisionNeck, &bridge.neck));
+        all.append(&mut list(Part::TextBackbone, &text));
         Ok(all)
+    }
+
+    /// Numbers in the weights of one part.
+    pub fn part_params(&self, part: Part) -> usize {
+        match part {
+            Part::VisionBackbone => self.vision.num_params(),
+            Part::LnVision => 2 * self.vision.hidden_size,
+            Part::MultimodalBackbone => self.qformer.num_params(),
+            Part::VisionNeck => (self.qformer.hidden_size + 1) * self.text.word_embed_proj_dim,
+            Part::TextBackbone => self.text.num_params(),
+        }
     }
 
     /// Numbers in the weights.
     pub fn num_params(&self) -> usize {
-        let width = self.text.word_embed_proj_dim;
-        self.vision.num_params()
-            + 2 * self.vision.hidden_size
-            + self.qformer.num_params()
-            + (self.qformer.hidden_size + 1) * width
-            + self.text.num_params()
+        Part::ALL
+            .into_iter()
+            .map(|part| self.part_params(part))
+            .sum()
     }
 }
 

@@ -93,18 +93,13 @@ impl Import {
         let architecture = self.architecture(&origins)?;
 
         let expected = architecture.expected()?;
-        let base_weights: Vec<Weights> = bases.iter().map(|base| base.weights.clone()).collect();
-        let (weights, report) = complete(main.weights.clone(), &base_weights, &expected);
+        let base_weights: Vec<&Weights> = bases.iter().map(|base| &base.weights).collect();
+        let (weights, report) = complete(&main.weights, &base_weights, &expected);
 
         let folders = || origins.iter().filter_map(|origin| origin.folder.as_deref());
-        let mut processor = None;
-        for folder in folders() {
-            processor = ImageProcessorConfig::from_hugging_face(folder)?;
-            if processor.is_some() {
-                break;
-            }
-        }
-        let mut processor = processor
+        let mut processor = folders()
+            .find_map(|folder| ImageProcessorConfig::from_hugging_face(folder).transpose())
+            .transpose()?
             .or_else(|| Some(self.preset.as_ref()?.processor.clone()))
             .unwrap_or_else(|| clip_processor(architecture.vision.image_size));
         // The encoder takes one size only, and images follow it.

@@ -5,6 +5,7 @@ use std::path::Path;
 use blip2_data::tokenizer::CaptionTokenizer;
 use burn::tensor::Device;
 
+use super::architecture::{Architecture, Bridge};
 use super::fill::{Meter, Precision, Progress, fill};
 use super::import::{Checkpoint, Imported};
 use super::names::{Layout, Part};
@@ -31,51 +32,20 @@ impl Checkpoint {
     ) -> Result<Imported, Blip2Error> {
         self.report.check()?;
         let tokenizer = self.read_tokenizer()?;
-        let frozen = device.clone().inner();
-        let modules = self.architecture.init(&frozen, device)?;
+        let frozen = &device.clone().inner();
+        let Architecture { vision, text, .. } = &self.architecture;
+        let (vision, text) = (vision.init(frozen)?, text.init(frozen)?);
+        let bridge = self.architecture.init_bridge(device)?;
         let meter = progress.map(|tell| Meter::new(self.bytes(precision), tell));
         let (weights, meter) = (&self.weights, meter.as_ref());
-        let all = Precision::F32;
+        let (image, language) = (Part::VisionBackbone, Part::TextBackbone);
+        let vision = fill(vision, image, weights, precision, meter, frozen)?;
+        let bridge = fill_bridge(bridge, weights, meter, device)?;
+        let text = fill(text, language, weights, precision, meter, frozen)?;
         let parts = Parts {
-            vision: Tower::new(
-                fill(
-                    modules.vision,
-                    Part::VisionBackbone,
-                    weights,
-                    precision,
-                    meter,
-                    &frozen,
-                )?,
-                true,
-            ),
-            ln_vision: fill(
-                modules.ln_vision,
-                Part::LnVision,
-                weights,
-                all,
-                meter,
-                device,
-            )?,
-            qformer: fill(
-                modules.qformer,
-                Part::MultimodalBackbone,
-                weights,
-                all,
-                meter,
-                device,
-            )?,
-            neck: fill(modules.neck, Part::VisionNeck, weights, all, meter, device)?,
-            text: Tower::new(
-                fill(
-                    modules.text,
-                    Part::TextBackbone,
-                    weights,
-                    precision,
-                    meter,
-                    &frozen,
-                )?,
-                true,
-            ),
+            vision: Tower::new(vision, true),
+            bridge,
+            text: Tower::new(text, true),
             architecture: self.architecture.clone(),
         };
         let eos_token_ids = match self.generation.eos_token_ids.as_slice() {
@@ -153,26 +123,38 @@ pub fn load_trained_parts(
     path: &Path,
     device: &Device,
 ) -> Result<Blip2Caption, Blip2Error> {
-    let weights = Weights::open(path)?;
-    let all = Precision::F32;
+    let bridge = Bridge {
+        ln_vision: model.ln_vision,
+        qformer: model.multimodal_backbone,
+        neck: model.vision_neck,
+    };
+    let bridge = fill_bridge(bridge, &Weights::open(path)?, None, device)?;
     Ok(Blip2Caption {
-        ln_vision: fill(model.ln_vision, Part::LnVision, &weights, all, None, device)?,
-        multimodal_backbone: fill(
-            model.multimodal_backbone,
-            Part::MultimodalBackbone,
-            &weights,
-            all,
-            None,
-            device,
-        )?,
-        vision_neck: fill(
-            model.vision_neck,
-            Part::VisionNeck,
-            &weights,
-            all,
-            None,
-            device,
-        )?,
+        ln_vision: bridge.ln_vision,
+        multimodal_backbone: bridge.qformer,
+        vision_neck: bridge.neck,
         ..model
+    })
+}
+
+/// Gives the trained parts their weights, in f32 whatever the file has.
+fn fill_bridge(
+    bridge: Bridge,
+    weights: &Weights,
+    meter: Option<&Meter>,
+    device: &Device,
+) -> Result<Bridge, Blip2Error> {
+    let (all, qformer) = (Precision::F32, Part::MultimodalBackbone);
+    Ok(Bridge {
+        ln_vision: fill(
+            bridge.ln_vision,
+            Part::LnVision,
+            weights,
+            all,
+            meter,
+            device,
+        )?,
+        qformer: fill(bridge.qformer, qformer, weights, all, meter, device)?,
+        neck: fill(bridge.neck, Part::VisionNeck, weights, all, meter, device)?,
     })
 }

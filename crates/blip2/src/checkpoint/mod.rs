@@ -16,7 +16,7 @@ mod source;
 mod towers;
 mod weights;
 
-pub use architecture::Architecture;
+pub use architecture::{Architecture, Bridge};
 pub use export::{WeightsDType, save_opt, save_vision};
 pub use fill::{Expected, Precision, Progress};
 pub use import::{Checkpoint, Import, Imported};

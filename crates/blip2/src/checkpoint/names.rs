@@ -148,9 +148,9 @@ impl Layout {
     /// What `key` is.
     pub fn meaning(self, key: &str) -> Meaning {
         match self {
-            Self::HuggingFace => hugging_face(key),
-            Self::Lavis(names) => lavis(names, key),
-            Self::Mmpretrain => mmpretrain(key),
+            Self::HuggingFace => HUGGING_FACE.meaning(Names::Blip2, key),
+            Self::Lavis(names) => LAVIS.meaning(names, key),
+            Self::Mmpretrain => MMPRETRAIN.meaning(Names::Mmpretrain, key),
             Self::Opt => language_model(key),
             Self::Vision(names) => vision(names, key),
             Self::Native => native(key),
@@ -161,159 +161,120 @@ impl Layout {
     pub fn keys(self, address: &Address) -> Vec<Key> {
         let path = address.path.as_str();
         let whole = |name: String| vec![Key { name, third: None }];
-        let prefixed = |prefix: &str, keys: Vec<Key>| {
-            keys.into_iter()
-                .map(|key| Key {
-                    name: format!("{prefix}{}", key.name),
-                    ..key
-                })
-                .collect()
+        let (project, names) = match self {
+            Self::Native => return whole(format!("{}.{path}", address.part.name())),
+            Self::Vision(names) => return names.keys(path),
+            Self::Opt => return whole(opt::to_hugging_face(path)),
+            Self::HuggingFace => (&HUGGING_FACE, Names::Blip2),
+            Self::Lavis(names) => (&LAVIS, names),
+            Self::Mmpretrain => (&MMPRETRAIN, Names::Mmpretrain),
         };
-        match (self, address.part) {
-            (Self::Native, part) => whole(format!("{}.{path}", part.name())),
-            (Self::Vision(names), _) => names.keys(path),
-            (Self::Opt, _) => whole(opt::to_hugging_face(path)),
-
-            (Self::HuggingFace, Part::VisionBackbone) => Names::Blip2.keys(path),
-            (Self::HuggingFace, Part::LnVision) => whole(format!("{HF_LN}{}", torch_norm(path))),
-            (Self::HuggingFace, Part::MultimodalBackbone) => {
-                whole(QFormerNames::HuggingFace.key(path))
+        match address.part {
+            Part::VisionBackbone => {
+                let mut keys = names.keys(path);
+                for key in &mut keys {
+                    key.name.insert_str(0, project.vision_prefix);
+                }
+                keys
             }
-            (Self::HuggingFace, Part::VisionNeck) => {
-                whole(QFormerNames::HuggingFace.neck_key(path))
-            }
-            (Self::HuggingFace, Part::TextBackbone) => {
-                whole(format!("{HF_LM}{}", opt::to_hugging_face(path)))
-            }
-
-            (Self::Lavis(names), Part::VisionBackbone) => {
-                prefixed("visual_encoder.", names.keys(path))
-            }
-            (Self::Lavis(_), Part::LnVision) => whole(format!("{LAVIS_LN}{}", torch_norm(path))),
-            (Self::Lavis(_), Part::MultimodalBackbone) => whole(QFormerNames::Lavis.key(path)),
-            (Self::Lavis(_), Part::VisionNeck) => whole(QFormerNames::Lavis.neck_key(path)),
-            (Self::Lavis(_), Part::TextBackbone) => {
-                whole(format!("{LAVIS_LM}{}", opt::to_hugging_face(path)))
-            }
-
-            (Self::Mmpretrain, Part::VisionBackbone) => {
-                prefixed("vision_backbone.", Names::Mmpretrain.keys(path))
-            }
-            (Self::Mmpretrain, Part::LnVision) => whole(format!("{MM_LN}{}", torch_norm(path))),
-            (Self::Mmpretrain, Part::MultimodalBackbone) => {
-                whole(QFormerNames::Mmpretrain.key(path))
-            }
-            (Self::Mmpretrain, Part::VisionNeck) => whole(QFormerNames::Mmpretrain.neck_key(path)),
-            (Self::Mmpretrain, Part::TextBackbone) => {
-                whole(format!("{MM_LM}{}", opt::to_hugging_face(path)))
-            }
+            Part::LnVision => whole(format!("{}{}", project.ln_vision, torch_norm(path))),
+            Part::MultimodalBackbone => whole(project.qformer.key(path)),
+            Part::VisionNeck => whole(project.qformer.neck_key(path)),
+            Part::TextBackbone => whole(format!(
+                "{}{}",
+                project.language_model,
+                opt::to_hugging_face(path)
+            )),
         }
     }
 }
 
-const HF_LN: &str = "vision_model.post_layernorm.";
-const HF_LM: &str = "language_model.";
-const LAVIS_LN: &str = "ln_vision.";
-const LAVIS_LM: &str = "opt_model.";
-const MM_LN: &str = "ln_vision_backbone.";
-const MM_LM: &str = "text_backbone.";
-
-fn hugging_face(key: &str) -> Meaning {
-    if let Some(parameter) = key.strip_prefix(HF_LN) {
-        return ln_vision(parameter);
-    }
-    if key.starts_with("vision_model.") {
-        return vision(Names::Blip2, key);
-    }
-    if let Some(path) = QFormerNames::HuggingFace.locate(key) {
-        return weight(Part::MultimodalBackbone, path);
-    }
-    if let Some(path) = QFormerNames::HuggingFace.locate_neck(key) {
-        return weight(Part::VisionNeck, path);
-    }
-    if let Some(key) = key.strip_prefix(HF_LM) {
-        return language_model(key);
-    }
-    if key.ends_with("position_ids") {
-        return Meaning::Dropped(POSITION_IDS);
-    }
-    if QFormerNames::HuggingFace.locate_text(key).is_some()
-        || key.starts_with("qformer.embeddings.")
-    {
-        return Meaning::Dropped(TEXT_SIDE);
-    }
-    if is_head(
-        key,
-        &[
-            "vision_projection.",
-            "text_projection.",
-            "itm_head.",
-            "logit_scale",
-            "temp",
-        ],
-    ) {
-        return Meaning::Dropped(STAGE_ONE_HEADS);
-    }
-    Meaning::Unknown
+/// How a project names the parts of a whole captioner.
+struct Project {
+    /// What every key of the image encoder begins with.
+    vision_marker: &'static str,
+    /// What of it stands before the encoder's own names.
+    vision_prefix: &'static str,
+    ln_vision: &'static str,
+    qformer: QFormerNames,
+    language_model: &'static str,
+    /// Keys, or beginnings that end with a full stop, that captioning does not need, and why.
+    dropped: &'static [(&'static str, &'static str)],
 }
 
-fn lavis(names: Names, key: &str) -> Meaning {
-    if let Some(parameter) = key.strip_prefix(LAVIS_LN) {
-        return ln_vision(parameter);
-    }
-    if let Some(key) = key.strip_prefix("visual_encoder.") {
-        return vision(names, key);
-    }
-    if let Some(path) = QFormerNames::Lavis.locate(key) {
-        return weight(Part::MultimodalBackbone, path);
-    }
-    if let Some(path) = QFormerNames::Lavis.locate_neck(key) {
-        return weight(Part::VisionNeck, path);
-    }
-    if let Some(key) = key.strip_prefix(LAVIS_LM) {
-        return language_model(key);
-    }
-    if key.ends_with("position_ids") {
-        return Meaning::Dropped(POSITION_IDS);
-    }
-    if key.starts_with("Qformer.cls.") {
-        return Meaning::Dropped(STAGE_ONE_HEADS);
-    }
-    if QFormerNames::Lavis.locate_text(key).is_some() {
-        return Meaning::Dropped(TEXT_SIDE);
-    }
-    if is_head(key, &["vision_proj.", "text_proj.", "itm_head.", "temp"]) {
-        return Meaning::Dropped(STAGE_ONE_HEADS);
-    }
-    Meaning::Unknown
-}
+static HUGGING_FACE: Project = Project {
+    vision_marker: "vision_model.",
+    // The encoder's own names begin so, too.
+    vision_prefix: "",
+    ln_vision: "vision_model.post_layernorm.",
+    qformer: QFormerNames::HuggingFace,
+    language_model: "language_model.",
+    dropped: &[
+        ("qformer.embeddings.", TEXT_SIDE),
+        ("vision_projection.", STAGE_ONE_HEADS),
+        ("text_projection.", STAGE_ONE_HEADS),
+        ("itm_head.", STAGE_ONE_HEADS),
+        ("logit_scale", STAGE_ONE_HEADS),
+        ("temp", STAGE_ONE_HEADS),
+    ],
+};
 
-fn mmpretrain(key: &str) -> Meaning {
-    if let Some(parameter) = key.strip_prefix(MM_LN) {
-        return ln_vision(parameter);
+static LAVIS: Project = Project {
+    vision_marker: "visual_encoder.",
+    vision_prefix: "visual_encoder.",
+    ln_vision: "ln_vision.",
+    qformer: QFormerNames::Lavis,
+    language_model: "opt_model.",
+    dropped: &[
+        ("Qformer.cls.", STAGE_ONE_HEADS),
+        ("vision_proj.", STAGE_ONE_HEADS),
+        ("text_proj.", STAGE_ONE_HEADS),
+        ("itm_head.", STAGE_ONE_HEADS),
+        ("temp", STAGE_ONE_HEADS),
+    ],
+};
+
+static MMPRETRAIN: Project = Project {
+    vision_marker: "vision_backbone.",
+    vision_prefix: "vision_backbone.",
+    ln_vision: "ln_vision_backbone.",
+    qformer: QFormerNames::Mmpretrain,
+    language_model: "text_backbone.",
+    dropped: &[(
+        "data_preprocessor.",
+        "the mean and deviation of pixels, which the config holds",
+    )],
+};
+
+impl Project {
+    /// What `key` is, where the image encoder has the names `vision_names`.
+    fn meaning(&self, vision_names: Names, key: &str) -> Meaning {
+        if let Some(parameter) = key.strip_prefix(self.ln_vision) {
+            return ln_vision(parameter);
+        }
+        if key.starts_with(self.vision_marker) {
+            return vision(vision_names, &key[self.vision_prefix.len()..]);
+        }
+        if let Some(path) = self.qformer.locate(key) {
+            return weight(Part::MultimodalBackbone, path);
+        }
+        if let Some(path) = self.qformer.locate_neck(key) {
+            return weight(Part::VisionNeck, path);
+        }
+        if let Some(key) = key.strip_prefix(self.language_model) {
+            return language_model(key);
+        }
+        if key.ends_with("position_ids") {
+            return Meaning::Dropped(POSITION_IDS);
+        }
+        if self.qformer.locate_text(key).is_some() {
+            return Meaning::Dropped(TEXT_SIDE);
+        }
+        self.dropped
+            .iter()
+            .find(|(name, _)| key == *name || name.ends_with('.') && key.starts_with(name))
+            .map_or(Meaning::Unknown, |(_, reason)| Meaning::Dropped(reason))
     }
-    if let Some(key) = key.strip_prefix("vision_backbone.") {
-        return vision(Names::Mmpretrain, key);
-    }
-    if let Some(path) = QFormerNames::Mmpretrain.locate(key) {
-        return weight(Part::MultimodalBackbone, path);
-    }
-    if let Some(path) = QFormerNames::Mmpretrain.locate_neck(key) {
-        return weight(Part::VisionNeck, path);
-    }
-    if let Some(key) = key.strip_prefix(MM_LM) {
-        return language_model(key);
-    }
-    if key.ends_with("position_ids") {
-        return Meaning::Dropped(POSITION_IDS);
-    }
-    if key.starts_with("data_preprocessor.") {
-        return Meaning::Dropped("the mean and deviation of pixels, which the config holds");
-    }
-    if QFormerNames::Mmpretrain.locate_text(key).is_some() {
-        return Meaning::Dropped(TEXT_SIDE);
-    }
-    Meaning::Unknown
 }
 
 fn language_model(key: &str) -> Meaning {
@@ -395,10 +356,4 @@ fn torch_norm(path: &str) -> &str {
         "beta" => "bias",
         other => other,
     }
-}
-
-fn is_head(key: &str, names: &[&str]) -> bool {
-    names
-        .iter()
-        .any(|name| key == *name || name.ends_with('.') && key.starts_with(name))
 }

@@ -1,6 +1,6 @@
 //! Where every tensor of a captioner came from, and what became of every key of its files.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -92,8 +92,8 @@ pub(crate) fn shortened<S: AsRef<str>>(keys: &[S]) -> String {
 
 /// Takes what `weights` lacks of `expected` from `bases`, the first that has it, and gives account.
 pub fn complete(
-    weights: Weights,
-    bases: &[Weights],
+    weights: &Weights,
+    bases: &[&Weights],
     expected: &BTreeMap<Address, Expected>,
 ) -> (Weights, LoadReport) {
     let mut report = LoadReport {
@@ -102,32 +102,37 @@ pub fn complete(
         unexpected: weights.unexpected.clone(),
         ..LoadReport::default()
     };
-    let mut completed = weights.clone();
-    completed.tensors.clear();
+    let mut tensors = BTreeMap::new();
     for address in expected.keys() {
         let base = || {
             let found =
-                |base: &Weights| Some((base.tensors.get(address)?.clone(), base.path.clone()));
+                |base: &&Weights| Some((base.tensors.get(address)?.clone(), base.path.clone()));
             bases.iter().find_map(found)
         };
         if let Some(weight) = weights.tensors.get(address) {
             report
                 .loaded
                 .extend(weights.layout.keys(address).into_iter().map(|key| key.name));
-            completed.tensors.insert(address.clone(), weight.clone());
+            tensors.insert(address.clone(), weight.clone());
         } else if let Some((weight, path)) = base() {
             let key = weights.key(address);
             report.supplied.push((key, path.to_path_buf()));
-            completed.tensors.insert(address.clone(), weight);
+            tensors.insert(address.clone(), weight);
         } else {
             report.missing.push(weights.key(address));
         }
     }
-    let used: BTreeSet<&Address> = expected.keys().collect();
     for (address, weight) in &weights.tensors {
-        if !used.contains(address) {
+        if !expected.contains_key(address) {
             report.unexpected.push(weight.key.clone());
         }
     }
+    let completed = Weights {
+        layout: weights.layout,
+        path: weights.path.clone(),
+        tensors,
+        dropped: weights.dropped.clone(),
+        unexpected: weights.unexpected.clone(),
+    };
     (completed, report)
 }
