@@ -1,5 +1,7 @@
 //! A debug-sized experiment in a temporary folder, and `blip2` run on it.
 
+pub mod hub_server;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -14,6 +16,7 @@ const CONFIG: &str = include_str!("debug.toml");
 /// A temporary folder with data, tokenizer and config; removed at the end of the test.
 pub struct Experiment {
     folder: tempfile::TempDir,
+    variables: Vec<(&'static str, String)>,
 }
 
 impl Default for Experiment {
@@ -46,12 +49,19 @@ impl Experiment {
             .and_then(|tokenizer| tokenizer.save(&folder.path().join("tokenizer")))
             .expect("a small tokenizer");
         fs::write(folder.path().join("debug.toml"), CONFIG).expect("the config");
-        Self { folder }
+        // Nothing here may depend on a network.
+        let variables = vec![("HF_HUB_OFFLINE", "1".to_string())];
+        Self { folder, variables }
     }
 
     /// A path in the folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// Sets an environment variable of the commands from here on.
+    pub fn set_env(&mut self, name: &'static str, value: &str) {
+        self.variables.push((name, value.to_string()));
     }
 
     /// `blip2 train` with the debug config, `arguments` (separated by spaces) and `--out run`.
@@ -75,6 +85,7 @@ impl Experiment {
         let mut command = Command::new(binary());
         command
             .args(arguments.split_whitespace())
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

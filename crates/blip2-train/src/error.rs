@@ -25,6 +25,19 @@ pub enum RunError {
     /// The model can't be made, loaded or run.
     #[error(transparent)]
     Model(#[from] Blip2Error),
+    /// A model does not come from the hub.
+    #[cfg(feature = "hub")]
+    #[error(transparent)]
+    Hub(#[from] blip2::hub::HubError),
+    /// What was named is no file or folder here, and does not come from the hub either.
+    #[cfg(feature = "hub")]
+    #[error("{name} is no file or folder; as a model of the hub: {source}")]
+    NoPathNorHub {
+        /// What was named.
+        name: String,
+        /// Why the hub did not give it.
+        source: blip2::hub::HubError,
+    },
     /// Images, annotations or the tokenizer can't be read.
     #[error(transparent)]
     Data(#[from] DataError),

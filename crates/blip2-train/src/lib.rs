@@ -7,6 +7,7 @@ pub mod device;
 mod error;
 pub mod evaluate;
 pub mod hash;
+pub mod model_path;
 pub mod optim;
 pub mod recipe;
 pub mod recipe_file;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use crate::RunError;
+use crate::model_path::{self, Needed};
 use crate::recipe::Recipe;
 
 /// Fields that are paths, wherever they stand. Those of a file are relative to the file's folder,
@@ -19,6 +20,13 @@ const PATH_KEYS: [&str; 9] = [
     "train_instances",
     "val_instances",
     "weights",
+];
+
+/// Fields that name a model, which may come from the hub (`hf://owner/name`), and what of it.
+const MODEL_KEYS: [(&str, Needed); 3] = [
+    ("checkpoint", Needed::Checkpoint),
+    ("tokenizer", Needed::Tokenizer),
+    ("weights", Needed::Checkpoint),
 ];
 
 /// Reads the recipe in `file` with `set` (`key=value`, dotted keys) on top.
@@ -43,6 +51,7 @@ pub fn read(file: &Path, set: &[String]) -> Result<Recipe, RunError> {
         apply(&mut table, assignment, &here)
             .map_err(|reason| RunError::Usage(format!("--set {assignment}: {reason}")))?;
     }
+    fetch_models(&mut table)?;
     let recipe: Recipe =
         serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
             let path = error.path().to_string();
@@ -86,8 +95,30 @@ fn absolute_paths(table: &mut Table, base: &Path) {
     }
 }
 
+/// Puts the folder in the place of every hub id: a run that is resumed then has the same files,
+/// whatever became of the branch.
+fn fetch_models(table: &mut Table) -> Result<(), RunError> {
+    for (key, value) in table.iter_mut() {
+        match value {
+            Value::String(name) if model_path::is_hub_id(name) => {
+                if let Some((_, needed)) = MODEL_KEYS.iter().find(|(model, _)| model == key) {
+                    *name = model_path::find(Path::new(name), *needed)?
+                        .display()
+                        .to_string();
+                }
+            }
+            Value::Table(inner) => fetch_models(inner)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// `base/path` without `.` and `..`, so that the run's config reads well.
 fn join(base: &Path, path: &str) -> String {
+    if model_path::is_hub_id(path) {
+        return path.to_string();
+    }
     let mut joined = PathBuf::new();
     for part in base.join(path).components() {
         match part {

@@ -8,6 +8,8 @@ mod caption;
 pub mod checkpoint;
 mod config;
 mod error;
+#[cfg(feature = "hub")]
+pub mod hub;
 mod loss;
 mod model;
 pub mod presets;

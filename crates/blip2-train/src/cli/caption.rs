@@ -18,8 +18,8 @@ use crate::RunError;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A run folder, or a folder in the Hugging Face layout.
-    #[arg(long, value_name = "DIR_OR_RUN")]
+    /// A run folder, a folder in the Hugging Face layout, or a model of the hub (owner/name).
+    #[arg(long, value_name = "MODEL")]
     model: PathBuf,
     /// An image; may be repeated.
     #[arg(long, value_name = "PATH", required = true, num_args = 1..)]

@@ -7,15 +7,16 @@ use blip2::checkpoint::{Import, WeightsDType};
 use blip2::presets;
 use burn::tensor::Device;
 
-use super::model::{TowerDType, bytes_bar, load};
-use super::result_line;
+use super::model::{TowerDType, load};
+use super::{bytes_bar, result_line};
 use crate::RunError;
+use crate::model_path::{self, Needed};
 use crate::run::RunFolder;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A run folder, a Hugging Face folder, or a .pth of LAVIS or mmpretrain.
-    #[arg(long, value_name = "DIR_OR_PTH")]
+    /// A run folder, a Hugging Face folder, a .pth of LAVIS or mmpretrain, or a model of the hub.
+    #[arg(long, value_name = "MODEL")]
     from: PathBuf,
     /// The folder to write; new or empty.
     #[arg(long, value_name = "DIR")]
@@ -35,13 +36,13 @@ pub(super) struct Args {
 pub(super) struct Gaps {
     /// Takes weights, config, tokenizer and preprocessing that the checkpoint lacks from here; may
     /// be repeated.
-    #[arg(long, value_name = "DIR_OR_FILE")]
+    #[arg(long, value_name = "MODEL")]
     base: Vec<PathBuf>,
     /// The published model that the checkpoint is of.
     #[arg(long, value_name = "NAME", value_parser = parse_preset)]
     preset: Option<&'static str>,
-    /// The folder with the language model's tokenizer.
-    #[arg(long, value_name = "DIR")]
+    /// The folder or the model of the hub with the language model's tokenizer.
+    #[arg(long, value_name = "MODEL")]
     tokenizer: Option<PathBuf>,
     /// Another size of images, in pixels: positions are interpolated.
     #[arg(long, value_name = "N")]
@@ -73,15 +74,17 @@ fn parse_preset(name: &str) -> Result<&'static str, String> {
 }
 
 impl Gaps {
-    /// What to import.
-    pub fn import(&self, path: PathBuf) -> Import {
-        Import {
+    /// What to import; bases and tokenizer may come from the hub.
+    pub fn import(&self, path: PathBuf) -> Result<Import, RunError> {
+        let base = |name: &PathBuf| model_path::find(name, Needed::Checkpoint);
+        let tokenizer = |name: &PathBuf| model_path::find(name, Needed::Tokenizer);
+        Ok(Import {
             path,
-            bases: self.base.clone(),
+            bases: self.base.iter().map(base).collect::<Result<_, _>>()?,
             preset: self.preset.and_then(presets::preset),
-            tokenizer: self.tokenizer.clone(),
+            tokenizer: self.tokenizer.as_ref().map(tokenizer).transpose()?,
             image_size: self.image_size,
-        }
+        })
     }
 }
 
@@ -97,12 +100,13 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
         DType::Bf16 => WeightsDType::BF16,
     });
     let progress = bytes_bar("writing");
-    let files = if RunFolder::is_at(&args.from) {
-        let loaded = load(&args.from, TowerDType::F32, device)?;
+    let from = model_path::find(&args.from, Needed::Checkpoint)?;
+    let files = if RunFolder::is_at(&from) {
+        let loaded = load(&from, TowerDType::F32, device)?;
         let (model, generation) = (&loaded.model, &loaded.generation);
         let mut generation = generation.clone();
         generation.eos_token_ids = model.eos_token_ids().to_vec();
-        let weights = weights_of(model, &args.from);
+        let weights = weights_of(model, &from);
         let export = Export {
             architecture: model.architecture(),
             weights: &weights,
@@ -113,7 +117,7 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
         };
         export.write(&args.to, format, dtype, &progress)?
     } else {
-        let checkpoint = args.gaps.import(args.from).open()?;
+        let checkpoint = args.gaps.import(from)?.open()?;
         eprint!("{}", checkpoint.report);
         checkpoint.report.check()?;
         let tokenizer = match &checkpoint.tokenizer {

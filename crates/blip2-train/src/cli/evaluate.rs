@@ -19,8 +19,8 @@ use crate::run::StopSignal;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A run folder, or a folder in the Hugging Face layout.
-    #[arg(long, value_name = "DIR_OR_RUN")]
+    /// A run folder, a folder in the Hugging Face layout, or a model of the hub (owner/name).
+    #[arg(long, value_name = "MODEL")]
     model: PathBuf,
     /// COCO captions JSON, Karpathy JSON or JSONL.
     #[arg(long, value_name = "FILE")]

@@ -10,14 +10,15 @@ use super::convert::Gaps;
 use super::model::{LoadedRun, load_run};
 use super::result_line;
 use crate::RunError;
+use crate::model_path::{self, Needed};
 use crate::recipe_file;
 use crate::report::{Estimate, Frozen, memory, parameter_rows, parameter_table};
 use crate::run::RunFolder;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A run folder, a checkpoint of any known layout, a config file, or the name of a published
-    /// model.
+    /// A run folder, a checkpoint of any known layout, a model of the hub (owner/name), a config
+    /// file, or the name of a published model for its dimensions alone.
     #[arg(value_name = "MODEL_OR_CONFIG")]
     target: PathBuf,
     #[command(flatten)]
@@ -66,14 +67,16 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
         let rows = parameter_rows(&architecture, Frozen::both());
         return table(&rows, &architecture, BATCH_SIZE);
     }
-    if !args.target.exists() {
+    let is_name = |name: &str| !name.contains(['/', '.', '\\']);
+    if !args.target.exists() && args.target.to_str().is_some_and(is_name) {
         return Err(RunError::Usage(format!(
             "{} is neither a file or folder nor one of {}",
             args.target.display(),
             presets::NAMES.join(", ")
         )));
     }
-    let checkpoint = args.gaps.import(args.target).open()?;
+    let target = model_path::find(&args.target, Needed::Checkpoint)?;
+    let checkpoint = args.gaps.import(target)?.open()?;
     result_line(checkpoint.report.to_string().trim_end())?;
     let rows = parameter_rows(&checkpoint.architecture, Frozen::both());
     table(&rows, &checkpoint.architecture, BATCH_SIZE)?;

@@ -7,13 +7,16 @@ mod evaluate;
 mod generation;
 mod inspect;
 mod logging;
+
 mod model;
 mod score;
 mod train;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use blip2::checkpoint::Progress;
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -97,6 +100,22 @@ pub(crate) fn bar(what: &str) -> ProgressBar {
     }
     bar.set_message(what.to_string());
     bar
+}
+
+/// A bar of bytes on stderr.
+pub(crate) fn bytes_bar(what: &str) -> Progress {
+    let bar = bar(what);
+    let template = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    Arc::new(move |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+        if done >= total {
+            bar.finish_and_clear();
+        }
+    })
 }
 
 /// Writes a line of results; a closed pipe (`| head`) is no error.

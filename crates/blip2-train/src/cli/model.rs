@@ -1,19 +1,18 @@
 //! `--model`: from a run folder, or a checkpoint of any known layout, to a captioner.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use blip2::checkpoint::{Import, Precision, Progress};
+use blip2::checkpoint::{Import, Precision};
 use blip2::{Blip2Caption, Blip2CaptionConfig};
 use blip2_data::DataError;
 use blip2_data::transforms::{ImageProcessor, ImageProcessorConfig};
 use blip2_lm::GenerationConfig;
 use burn::module::Module;
 use burn::tensor::Device;
-use indicatif::ProgressStyle;
 
-use super::bar;
+use super::bytes_bar;
 use crate::RunError;
+use crate::model_path::{self, Needed};
 use crate::recipe::Recipe;
 use crate::recipe_file;
 use crate::run::{RunFolder, checkpoint};
@@ -64,14 +63,9 @@ pub(super) fn load(
     dtype: TowerDType,
     device: &Device,
 ) -> Result<LoadedModel, RunError> {
-    if RunFolder::is_at(path) {
-        return Ok(from_run(load_run(path, device)?)?);
-    }
-    if !path.exists() {
-        return Err(RunError::Usage(format!(
-            "{} does not exist: name a run folder or a folder in the Hugging Face layout",
-            path.display()
-        )));
+    let path = model_path::find(path, Needed::Checkpoint)?;
+    if RunFolder::is_at(&path) {
+        return Ok(from_run(load_run(&path, device)?)?);
     }
     let checkpoint = Import::new(path).open()?;
     let imported = checkpoint.load(device, dtype.precision(), Some(bytes_bar("weights")))?;
@@ -125,21 +119,5 @@ fn from_run(run: LoadedRun) -> Result<LoadedModel, DataError> {
         batch_size: evaluation.map_or(BATCH_SIZE, |evaluation| evaluation.batch_size),
         num_workers: run.recipe.data.num_workers,
         processor_config: run.config.data_preprocessor,
-    })
-}
-
-/// A bar of bytes on stderr.
-pub(super) fn bytes_bar(what: &str) -> Progress {
-    let bar = bar(what);
-    let template = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
-    Arc::new(move |done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
-        if done >= total {
-            bar.finish_and_clear();
-        }
     })
 }

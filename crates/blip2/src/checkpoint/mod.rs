@@ -23,6 +23,8 @@ pub use import::{Checkpoint, Import, Imported};
 pub use load::load_trained_parts;
 pub use report::LoadReport;
 pub(crate) use report::shortened;
+#[cfg(feature = "hub")]
+pub(crate) use source::shard_files;
 pub use source::{Source, StoredTensor};
 pub use towers::{load_opt, load_vision};
 pub use weights::{Weight, Weights};

@@ -13,6 +13,8 @@ use std::sync::Arc;
 use burn::tensor::DType;
 
 use crate::Blip2Error;
+#[cfg(feature = "hub")]
+pub(crate) use shards::shard_files;
 
 /// The names a folder's weights may have, in the order of preference; an index names shards.
 const WEIGHTS_FILES: [&str; 5] = [

@@ -13,28 +13,49 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// The tensors of all shards of an index.
-pub(super) fn open(path: &Path) -> Result<BTreeMap<String, StoredTensor>, Blip2Error> {
-    let format = |reason: String| Blip2Error::Format {
+impl Index {
+    fn read(path: &Path) -> Result<Self, Blip2Error> {
+        let text = std::fs::read_to_string(path).map_err(Blip2Error::io(path))?;
+        let index: Self = serde_json::from_str(&text)
+            .map_err(|error| format(path)(format!("is no index of shards: {error}")))?;
+        // An index comes from elsewhere: it must not point out of its folder.
+        let outside = index.weight_map.values().find(|file| {
+            let mut components = Path::new(file).components();
+            !components.all(|component| matches!(component, Component::Normal(_)))
+        });
+        match outside {
+            Some(file) => Err(format(path)(format!(
+                "names the shard `{file}`, which is not in its folder"
+            ))),
+            None => Ok(index),
+        }
+    }
+
+    fn files(&self) -> BTreeSet<&String> {
+        self.weight_map.values().collect()
+    }
+}
+
+fn format(path: &Path) -> impl Fn(String) -> Blip2Error {
+    move |reason| Blip2Error::Format {
         path: path.to_path_buf(),
         reason,
-    };
-    let text = std::fs::read_to_string(path).map_err(Blip2Error::io(path))?;
-    let index: Index = serde_json::from_str(&text)
-        .map_err(|error| format(format!("is no index of shards: {error}")))?;
+    }
+}
+
+/// The files that an index names.
+#[cfg(feature = "hub")]
+pub(crate) fn shard_files(path: &Path) -> Result<BTreeSet<String>, Blip2Error> {
+    Ok(Index::read(path)?.files().into_iter().cloned().collect())
+}
+
+/// The tensors of all shards of an index.
+pub(super) fn open(path: &Path) -> Result<BTreeMap<String, StoredTensor>, Blip2Error> {
+    let format = format(path);
+    let index = Index::read(path)?;
     let folder = path.parent().unwrap_or(Path::new(""));
-    let files: BTreeSet<&String> = index.weight_map.values().collect();
     let mut tensors = BTreeMap::new();
-    for file in files {
-        // An index comes from elsewhere: it must not point out of its folder.
-        let inside = Path::new(file)
-            .components()
-            .all(|component| matches!(component, Component::Normal(_)));
-        if !inside {
-            return Err(format(format!(
-                "names the shard `{file}`, which is not in its folder"
-            )));
-        }
+    for file in index.files() {
         let shard = folder.join(file);
         if !shard.is_file() {
             return Err(format(format!(
