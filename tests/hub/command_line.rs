@@ -63,10 +63,18 @@ fn commands_take_models_of_the_hub() {
 #[test]
 fn a_recipe_takes_a_tower_of_the_hub_and_its_run_keeps_the_files() {
     let (_server, experiment) = served();
+    // Weights that say their architecture, in the place of the architecture alone.
+    let config = std::fs::read_to_string(experiment.path("debug.toml")).unwrap();
+    let (before, after) = config
+        .split_once("[model.text_backbone.architecture]")
+        .unwrap();
+    let (_, after) = after.split_once("\n\n").unwrap();
+    let weights = "weights = \"hf://owner/tiny\"";
+    let config = format!("{}\n{weights}\n\n{after}", before.trim_end());
+    std::fs::write(experiment.path("debug.toml"), config).unwrap();
     let output = experiment.train(
         "run",
-        "--set model.text_backbone.weights=hf://owner/tiny --set model.tokenizer=hf://owner/tiny \
-         --set train.epochs=1",
+        "--set model.tokenizer=hf://owner/tiny --set train.epochs=1",
     );
     expect_code(&output, 0);
     let config = std::fs::read_to_string(experiment.path("run/config.toml")).unwrap();

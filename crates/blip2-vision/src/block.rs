@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::activation::{gelu, sigmoid};
-use burn::tensor::{Device, Tensor, module};
+use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::{Attention, DropPath, VisionConfig};
@@ -113,12 +113,10 @@ pub(crate) fn norm(config: &VisionConfig, device: &Device) -> LayerNorm {
         .init(device)
 }
 
-/// `linear(x)` in the precision of `x`: half-precision weights are widened for the product alone, so
-/// that a frozen tower takes half the memory and rounds nothing but its weights.
+/// `linear(x)` in the precision of `x`, whatever that of the weights.
 pub(crate) fn apply(linear: &Linear, x: Tensor<3>) -> Tensor<3> {
-    let weight = linear.weight.val().cast(x.dtype());
-    let bias = linear.bias.as_ref().map(|bias| bias.val().cast(x.dtype()));
-    module::linear(x, weight, bias)
+    let bias = linear.bias.as_ref().map(|bias| bias.val());
+    blip2_kernels::linear(x, linear.weight.val(), bias)
 }
 
 /// A linear layer whose bias starts at zero; Burn would draw it like the weight.

@@ -3,7 +3,7 @@
 use burn::module::Param;
 use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::activation::{gelu, relu};
-use burn::tensor::{Device, Tensor, module};
+use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::LmError;
@@ -193,12 +193,10 @@ impl OptConfig {
         linear
     }
 
-    /// `linear(x)` in the precision of `x`: half-precision weights are widened for the product
-    /// alone, so that a frozen decoder takes half the memory and rounds nothing but its weights.
+    /// `linear(x)` in the precision of `x`, whatever that of the weights.
     pub(super) fn apply(linear: &Linear, x: Tensor<3>) -> Tensor<3> {
-        let weight = linear.weight.val().cast(x.dtype());
-        let bias = linear.bias.as_ref().map(|bias| bias.val().cast(x.dtype()));
-        module::linear(x, weight, bias)
+        let bias = linear.bias.as_ref().map(|bias| bias.val());
+        blip2_kernels::linear(x, linear.weight.val(), bias)
     }
 
     pub(super) fn norm(&self, device: &Device) -> LayerNorm {

@@ -113,10 +113,7 @@ impl CausalLm for Opt {
         let [vocab, _] = embedding.dims();
         // One two-dimensional product: a batched one would broadcast the embedding.
         let hidden = hidden.reshape([batch * tokens, width]);
-        let embedding = embedding.cast(hidden.dtype());
-        hidden
-            .matmul(embedding.transpose())
-            .reshape([batch, tokens, vocab])
+        blip2_kernels::tied_logits(hidden, embedding).reshape([batch, tokens, vocab])
     }
 
     fn hidden_size(&self) -> usize {
