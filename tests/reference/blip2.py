@@ -350,6 +350,21 @@ def write_foreign(model):
     torch.save({"meta": {"epoch": 10, "iter": 7}, "state_dict": without_lm}, HERE / "mmpretrain.pth")
 
 
+def write_eva():
+    """The image encoder of `lavis_full.pth` as EVA's own file has it: no prefix, and with what LAVIS leaves out
+    of it, a further block and the classifier."""
+    whole = torch.load(HERE / "lavis_full.pth", weights_only=True)["model"]
+    prefix = "visual_encoder."
+    eva = OrderedDict((key.removeprefix(prefix), value.clone()) for key, value in whole.items() if key.startswith(prefix))
+    blocks = 1 + max(int(key.split(".")[1]) for key in eva if key.startswith("blocks."))
+    for key in [key for key in eva if key.startswith("blocks.0.")]:
+        eva[key.replace("blocks.0.", f"blocks.{blocks}.")] = torch.zeros_like(eva[key])
+    width = eva["cls_token"].shape[-1]
+    for name, shape in [("norm.weight", [width]), ("norm.bias", [width]), ("head.weight", [10, width]), ("head.bias", [10])]:
+        eva[name] = torch.zeros(shape)
+    torch.save(eva, HERE / "eva.pth")
+
+
 def write_towers():
     """Image encoders and a language model alone, with an output of each."""
     torch.manual_seed(3)
@@ -413,6 +428,7 @@ def main():
     built = {name: write_model(name, case, 10 + i, text_tokenizer) for i, (name, case) in enumerate(MODELS.items())}
     write_foreign(built["plain"])
     write_towers()
+    write_eva()
 
 
 if __name__ == "__main__":

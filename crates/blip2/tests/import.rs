@@ -13,7 +13,7 @@ use blip2_lm::CausalLm;
 use blip2_vision::VisionConfig;
 use blip2_vision::keymap::Names;
 use blip2_vision::presets::clip_vit_l_14;
-use burn::tensor::{DType, Device, Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor, Tolerance};
 use fixture::{Expected, folder};
 
 /// f32 rounding over three layers, relative to the largest value. Measured: 1e-6.
@@ -314,6 +314,19 @@ fn matches_transformers_clip_from_its_own_files_and_from_openai_names() {
     assert!(load_vision(&folder("openai_clip.pth"), Some(&fewer), &device).is_ok());
     let error = load_vision(&folder("openai_clip.pth"), None, &device).unwrap_err();
     assert!(error.to_string().contains("num_attention_heads"), "{error}");
+}
+
+#[test]
+fn eva_alone_gives_what_it_gives_inside_a_whole_model() {
+    let device = Device::default();
+    let (config, whole) = load_vision(&folder("plain"), None, &device).unwrap();
+    let (said, alone) = load_vision(&folder("eva.pth"), Some(&config), &device).unwrap();
+    assert_eq!(said, config);
+    let images = Expected::read("plain").tensor::<4>("images", &device);
+    let expected = whole.forward(images.clone()).into_data();
+    let actual = alone.forward(images).into_data();
+    // EVA has no bias on the keys. It does nothing, but for rounding.
+    actual.assert_approx_eq::<f32>(&expected, Tolerance::rel_abs(1e-5, 1e-4));
 }
 
 #[test]
