@@ -32,7 +32,8 @@ pub fn run_blip2(backend: &str, arguments: &[String]) -> ExitCode {
             "--bin",
             "blip2",
         ])
-        .args(["--no-default-features", "--features", backend])
+        .args(["--no-default-features", "--features"])
+        .arg(format!("{backend},hub"))
         .args(["--message-format", "json-render-diagnostics"])
         .stderr(Stdio::inherit());
     let output = match build.output() {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::PathBuf;
 
-use blip2_eval::{Metric, Scorer, Scores, read_coco_references, read_coco_results};
+use blip2_eval::{Metric, Scorer, Scores, read_coco_results, read_references};
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let [references, candidates] = paths.as_slice() else {
         return Err("usage: coco_scores REFERENCES CANDIDATES".into());
     };
-    let scorer = Scorer::new(&read_coco_references(references)?)?;
+    let scorer = Scorer::new(&read_references(references, None)?.captions)?;
     let metrics = [Metric::Bleu, Metric::RougeL, Metric::Cider];
     let report = scorer.score(&read_coco_results(candidates)?, &metrics)?;
     let output = Output {

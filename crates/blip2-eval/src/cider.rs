@@ -7,11 +7,12 @@
 //! What pycocoevalcap's `Cider` computes has both parts that make the paper's CIDEr into CIDEr-D: a
 //! candidate's weights are clipped to the reference's, and a Gaussian (σ = 6) of the difference in
 //! length multiplies the cosine. With document frequencies of the references, the two names
-//! therefore give one value.
+//! therefore give one value; CIDEr-D can be given the document frequencies of another set.
 
 use rayon::prelude::*;
 
-use crate::ngrams::{Counts, MAX_N, NgramMap};
+use crate::DocumentFrequencies;
+use crate::ngrams::{Counts, MAX_N, NgramMap, Vocabulary, ngram_of};
 
 const SIGMA: f64 = 6.0;
 
@@ -46,6 +47,21 @@ impl DocumentFrequency {
                 .values_mut()
                 .for_each(|value| *value = unseen - value.ln());
         });
+        Self { rarity, unseen }
+    }
+
+    /// The frequencies of another set, in the words of `vocabulary`.
+    pub fn given(frequencies: &DocumentFrequencies, vocabulary: &mut Vocabulary) -> Self {
+        let unseen = frequencies.images().ln();
+        let mut rarity: [NgramMap<f64>; MAX_N] = Default::default();
+        for (ngram, count) in frequencies.iter() {
+            let words: Vec<u32> = ngram
+                .split(' ')
+                .map(|word| vocabulary.learn(word))
+                .collect();
+            // An n-gram of no image counts as one of one image does.
+            rarity[words.len() - 1].insert(ngram_of(&words), unseen - count.max(1.0).ln());
+        }
         Self { rarity, unseen }
     }
 

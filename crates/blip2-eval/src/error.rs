@@ -47,8 +47,24 @@ pub enum EvalError {
         /// The images.
         ids: Vec<String>,
     },
+    /// What a metric needs is not there.
+    #[error("{metric} can't be computed: {reason}")]
+    Unavailable {
+        /// The metric.
+        metric: &'static str,
+        /// What lacks, and where it comes from.
+        reason: String,
+    },
+    /// Another program failed.
+    #[error("{program} failed: {reason}", program = program.display())]
+    Program {
+        /// The program.
+        program: PathBuf,
+        /// Its last words.
+        reason: String,
+    },
     /// A word that names no metric.
-    #[error("unknown metric `{name}`; known are Bleu, ROUGE_L, CIDEr, CIDErD")]
+    #[error("unknown metric `{name}`; known are Bleu, ROUGE_L, CIDEr, CIDErD, SPICE")]
     UnknownMetric {
         /// The word.
         name: String,

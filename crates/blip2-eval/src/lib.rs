@@ -24,6 +24,7 @@
 
 mod bleu;
 mod cider;
+mod document_frequency;
 mod error;
 mod formats;
 mod ngrams;
@@ -31,14 +32,17 @@ mod ptb_tokenizer;
 mod report;
 mod rouge_l;
 mod scorer;
+mod spice;
 
 use std::collections::BTreeMap;
 
+pub use document_frequency::DocumentFrequencies;
 pub use error::EvalError;
-pub use formats::{read_coco_references, read_coco_results};
+pub use formats::{References, read_coco_results, read_references};
 pub use ptb_tokenizer::tokenize;
 pub use report::{Metric, Report, Scores};
 pub use scorer::Scorer;
+pub use spice::Spice;
 
 /// Captions by image id; ids are opaque.
 pub type Captions = BTreeMap<String, Vec<String>>;

@@ -9,6 +9,13 @@ pub(crate) const MAX_N: usize = 4;
 /// Up to four word numbers in one, the last word lowest; none is 0.
 pub(crate) type Ngram = u128;
 
+/// The n-gram of up to four words.
+pub(crate) fn ngram_of(words: &[u32]) -> Ngram {
+    words
+        .iter()
+        .fold(0, |ngram, &word| ngram << 32 | (Ngram::from(word) + 1))
+}
+
 /// A sentence with its n-gram counts.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Counts {
@@ -23,14 +30,7 @@ impl Counts {
         Self {
             length: words.len(),
             ngrams: std::array::from_fn(|index| {
-                let mut ngrams: Vec<Ngram> = words
-                    .windows(index + 1)
-                    .map(|window| {
-                        window
-                            .iter()
-                            .fold(0, |ngram, &word| ngram << 32 | (Ngram::from(word) + 1))
-                    })
-                    .collect();
+                let mut ngrams: Vec<Ngram> = words.windows(index + 1).map(ngram_of).collect();
                 ngrams.sort_unstable();
                 let mut counts: Vec<(Ngram, u32)> = Vec::with_capacity(ngrams.len());
                 for ngram in ngrams {

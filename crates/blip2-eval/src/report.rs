@@ -19,8 +19,12 @@ pub enum Metric {
     /// `CIDEr`, as pycocoevalcap's `Cider` computes it: with the clipping and the penalty on length
     /// that the paper calls CIDEr-D.
     Cider,
-    /// `CIDErD`. As pycocoevalcap's `Cider` is CIDEr-D already, it is the value of `CIDEr`.
+    /// `CIDErD`, with the document frequencies that the scorer was given
+    /// ([`Scorer::with_document_frequencies`](crate::Scorer::with_document_frequencies)). Without
+    /// them it is the value of `CIDEr`, for pycocoevalcap's `Cider` is CIDEr-D already.
     CiderD,
+    /// `SPICE`, for a scorer that has its program ([`Scorer::with_spice`](crate::Scorer::with_spice)).
+    Spice,
 }
 
 impl FromStr for Metric {
@@ -32,6 +36,7 @@ impl FromStr for Metric {
             "rougel" | "rouge" => Ok(Self::RougeL),
             "cider" => Ok(Self::Cider),
             "ciderd" => Ok(Self::CiderD),
+            "spice" => Ok(Self::Spice),
             _ => Err(EvalError::UnknownMetric { name: name.into() }),
         }
     }

@@ -9,7 +9,7 @@ use crate::cider::{DocumentFrequency, Vector, cider};
 use crate::ngrams::{Counts, Vocabulary};
 use crate::ptb_tokenizer::is_space;
 use crate::rouge_l::rouge_l;
-use crate::{Captions, EvalError, Metric, Report, Scores, tokenize};
+use crate::{Captions, DocumentFrequencies, EvalError, Metric, Report, Scores, Spice, tokenize};
 
 /// The references of a set of images, tokenized and counted.
 ///
@@ -19,16 +19,23 @@ pub struct Scorer {
     vocabulary: Vocabulary,
     images: BTreeMap<String, References>,
     frequency: DocumentFrequency,
+    /// For CIDEr-D, instead of those of the references.
+    given: Option<DocumentFrequency>,
+    spice: Option<Spice>,
 }
 
 /// The references of one image.
 #[derive(Debug, Clone)]
 struct References {
+    /// Tokenized, with spaces between the tokens.
+    lines: Vec<String>,
     /// Tokens, for ROUGE-L.
     tokens: Vec<Vec<u32>>,
     /// n-grams of words, for BLEU and CIDEr.
     counts: Vec<Counts>,
     vectors: Vec<Vector>,
+    /// By the given frequencies.
+    given_vectors: Vec<Vector>,
 }
 
 /// One image's part of the scores; 0 where it was not asked for.
@@ -37,6 +44,8 @@ struct ImageScores {
     bleu: Sums,
     rouge_l: f64,
     cider: f64,
+    cider_d: f64,
+    spice: f64,
 }
 
 impl Scorer {
@@ -67,18 +76,19 @@ impl Scorer {
             })
             .collect();
         let mut vocabulary = Vocabulary::default();
-        let images: Vec<(String, Vec<Sentence>)> = entries
+        let images: Vec<(String, Vec<String>, Vec<Sentence>)> = entries
             .iter()
             .zip(&tokenized)
             .map(|((id, _), captions)| {
                 let number =
                     |tokens: &Vec<String>| Sentence::new(tokens, |word| vocabulary.learn(word));
-                ((*id).clone(), captions.iter().map(number).collect())
+                let lines = captions.iter().map(|tokens| tokens.join(" ")).collect();
+                ((*id).clone(), lines, captions.iter().map(number).collect())
             })
             .collect();
         let images = images
             .into_par_iter()
-            .map(|(id, sentences)| {
+            .map(|(id, lines, sentences)| {
                 let counts = sentences
                     .iter()
                     .map(|sentence| Counts::new(sentence.words()))
@@ -87,7 +97,14 @@ impl Scorer {
                     .into_iter()
                     .map(|sentence| sentence.tokens)
                     .collect();
-                (id, tokens, counts)
+                let references = References {
+                    lines,
+                    tokens,
+                    counts,
+                    vectors: Vec::new(),
+                    given_vectors: Vec::new(),
+                };
+                (id, references)
             })
             .collect();
         Ok(Self::with_counts(vocabulary, images))
@@ -115,41 +132,56 @@ impl Scorer {
         }
         let images = images
             .into_iter()
-            .map(|(id, image)| (id.to_string(), image.tokens.clone(), image.counts.clone()))
+            .map(|(id, image)| (id.to_string(), image.clone()))
             .collect();
-        Ok(Self::with_counts(self.vocabulary.clone(), images))
+        let mut subset = Self::with_counts(self.vocabulary.clone(), images);
+        subset.give(self.given.clone());
+        subset.spice.clone_from(&self.spice);
+        Ok(subset)
     }
 
-    fn with_counts(
-        vocabulary: Vocabulary,
-        images: Vec<(String, Vec<Vec<u32>>, Vec<Counts>)>,
-    ) -> Self {
+    /// Scores CIDEr-D with the document frequencies of another set.
+    #[must_use]
+    pub fn with_document_frequencies(mut self, frequencies: &DocumentFrequencies) -> Self {
+        let given = DocumentFrequency::given(frequencies, &mut self.vocabulary);
+        self.give(Some(given));
+        self
+    }
+
+    fn give(&mut self, given: Option<DocumentFrequency>) {
+        if let Some(given) = &given {
+            for references in self.images.values_mut() {
+                let counts = references.counts.iter();
+                references.given_vectors = counts.map(|counts| given.vector(counts)).collect();
+            }
+        }
+        self.given = given;
+    }
+
+    /// Scores SPICE by its program.
+    #[must_use]
+    pub fn with_spice(mut self, spice: Spice) -> Self {
+        self.spice = Some(spice);
+        self
+    }
+
+    /// Counts in how many images each n-gram occurs, and weighs the references.
+    fn with_counts(vocabulary: Vocabulary, mut images: BTreeMap<String, References>) -> Self {
         let counts: Vec<&[Counts]> = images
-            .iter()
-            .map(|(_, _, counts)| counts.as_slice())
+            .values()
+            .map(|image| image.counts.as_slice())
             .collect();
         let frequency = DocumentFrequency::new(&counts);
-        let images = images
-            .into_par_iter()
-            .map(|(id, tokens, counts)| {
-                let vectors = counts
-                    .iter()
-                    .map(|counts| frequency.vector(counts))
-                    .collect();
-                (
-                    id,
-                    References {
-                        tokens,
-                        counts,
-                        vectors,
-                    },
-                )
-            })
-            .collect();
+        images.par_iter_mut().for_each(|(_, image)| {
+            let counts = image.counts.iter();
+            image.vectors = counts.map(|counts| frequency.vector(counts)).collect();
+        });
         Self {
             vocabulary,
             images,
             frequency,
+            given: None,
+            spice: None,
         }
     }
 
@@ -184,10 +216,16 @@ impl Scorer {
         // Both maps have the same keys in the same order.
         let pairs: Vec<(&String, &References)> =
             candidates.values().zip(self.images.values()).collect();
-        let images: Vec<ImageScores> = pairs
+        let mut images: Vec<ImageScores> = pairs
             .into_par_iter()
             .map(|(caption, references)| self.score_image(caption, references, metrics))
             .collect();
+        if metrics.contains(&Metric::Spice) {
+            let scores = self.spice(candidates)?;
+            for (image, (_, score)) in images.iter_mut().zip(scores) {
+                image.spice = score;
+            }
+        }
         let bleu = images
             .iter()
             .fold(Sums::default(), |sums, image| sums.add(&image.bleu));
@@ -198,6 +236,8 @@ impl Scorer {
             bleu,
             rouge_l: mean(|image| image.rouge_l),
             cider: mean(|image| image.cider),
+            cider_d: mean(|image| image.cider_d),
+            spice: mean(|image| image.spice),
         };
         let scores = assemble(metrics, &total);
         let per_image = candidates
@@ -206,6 +246,28 @@ impl Scorer {
             .map(|(id, image)| (id.clone(), assemble(metrics, image)))
             .collect();
         Ok(Report { scores, per_image })
+    }
+
+    /// By image id, in the order of the candidates.
+    fn spice(
+        &self,
+        candidates: &BTreeMap<String, String>,
+    ) -> Result<BTreeMap<String, f64>, EvalError> {
+        let spice = self.spice.as_ref().ok_or(EvalError::Unavailable {
+            metric: "SPICE",
+            reason: "it needs the program of its authors (spice-1.0.jar)".into(),
+        })?;
+        let images: Vec<(&str, String, Vec<String>)> = candidates
+            .par_iter()
+            .map(|(id, caption)| {
+                (
+                    id.as_str(),
+                    tokenize(caption).join(" "),
+                    self.images[id].lines.clone(),
+                )
+            })
+            .collect();
+        spice.score(&images)
     }
 
     fn score_image(
@@ -229,15 +291,33 @@ impl Scorer {
             match metric {
                 Metric::Bleu => scores.bleu = Sums::new(&counts, &references.counts),
                 Metric::RougeL => scores.rouge_l = rouge_l(&sentence.tokens, &references.tokens),
-                Metric::Cider | Metric::CiderD => {
-                    let vector = self.frequency.vector(&counts);
-                    let weighted = references.counts.iter().zip(&references.vectors);
-                    scores.cider = cider((&counts, &vector), weighted);
+                // Of all images at once.
+                Metric::Spice => {}
+                Metric::Cider => {
+                    scores.cider =
+                        weighted(&self.frequency, &counts, references, &references.vectors);
+                }
+                Metric::CiderD => {
+                    let (frequency, vectors) = match &self.given {
+                        Some(given) => (given, &references.given_vectors),
+                        None => (&self.frequency, &references.vectors),
+                    };
+                    scores.cider_d = weighted(frequency, &counts, references, vectors);
                 }
             }
         }
         scores
     }
+}
+
+fn weighted(
+    frequency: &DocumentFrequency,
+    counts: &Counts,
+    references: &References,
+    vectors: &[Vector],
+) -> f64 {
+    let vector = frequency.vector(counts);
+    cider((counts, &vector), references.counts.iter().zip(vectors))
 }
 
 /// A tokenized caption in word numbers.
@@ -293,7 +373,8 @@ fn assemble(metrics: &[Metric], image: &ImageScores) -> Scores {
     for (metric, name, value) in [
         (Metric::RougeL, "ROUGE_L", image.rouge_l),
         (Metric::Cider, "CIDEr", image.cider),
-        (Metric::CiderD, "CIDErD", image.cider),
+        (Metric::CiderD, "CIDErD", image.cider_d),
+        (Metric::Spice, "SPICE", image.spice),
     ] {
         if metrics.contains(&metric) {
             scores.push(name, value);

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use blip2_eval::{
-    Captions, Metric, Scorer, Scores, read_coco_references, read_coco_results, tokenize,
-};
+use blip2_eval::{Captions, Metric, Scorer, Scores, read_coco_results, read_references, tokenize};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -46,7 +44,9 @@ fn matches_stanford_tokens_line_by_line() {
 
 #[test]
 fn matches_pycocoevalcap_scores_of_plain_captions() {
-    let references = read_coco_references(&folder().join("references.json")).unwrap();
+    let references = read_references(&folder().join("references.json"), None)
+        .unwrap()
+        .captions;
     let candidates = read_coco_results(&folder().join("candidates.json")).unwrap();
     let report = Scorer::new(&references)
         .unwrap()

@@ -1,43 +1,10 @@
-//! COCO annotation and result files.
+//! COCO annotation and result files, and NoCaps, which adds domains.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::path::Path;
 
-use serde::de::{self, Deserialize, DeserializeOwned, Deserializer, Visitor};
-
+use super::{Id, References, read_json, wrong};
 use crate::{Captions, EvalError};
-
-/// A number or a string; both become text.
-struct Id(String);
-
-impl<'de> Deserialize<'de> for Id {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct IdVisitor;
-
-        impl Visitor<'_> for IdVisitor {
-            type Value = Id;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("an image id: a whole number or a string")
-            }
-
-            fn visit_u64<E: de::Error>(self, id: u64) -> Result<Id, E> {
-                Ok(Id(id.to_string()))
-            }
-
-            fn visit_i64<E: de::Error>(self, id: i64) -> Result<Id, E> {
-                Ok(Id(id.to_string()))
-            }
-
-            fn visit_str<E: de::Error>(self, id: &str) -> Result<Id, E> {
-                Ok(Id(id.to_string()))
-            }
-        }
-
-        deserializer.deserialize_any(IdVisitor)
-    }
-}
 
 #[derive(serde::Deserialize)]
 #[serde(expecting = "an object with `image_id` and `caption`")]
@@ -50,24 +17,19 @@ struct Caption {
 #[serde(expecting = "an object with `id`")]
 struct Image {
     id: Id,
+    domain: Option<String>,
 }
 
 #[derive(serde::Deserialize)]
 #[serde(expecting = "an object with `annotations`, as in COCO's caption annotation files")]
-struct Annotations {
+pub(super) struct Annotations {
     annotations: Vec<Caption>,
     #[serde(default)]
     images: Vec<Image>,
 }
 
-/// Reads the captions of a COCO annotation file, by image id, in the order of the file.
-///
-/// # Errors
-///
-/// A file that can't be read or parsed, that holds no caption, or that lists an image under
-/// `images` without a caption of it.
-pub fn read_coco_references(path: &Path) -> Result<Captions, EvalError> {
-    let parsed: Annotations = read_json(path)?;
+/// What an annotation file holds.
+pub(super) fn references(path: &Path, parsed: Annotations) -> Result<References, EvalError> {
     if parsed.annotations.is_empty() {
         return Err(wrong(path, "annotations", "is empty"));
     }
@@ -87,7 +49,13 @@ pub fn read_coco_references(path: &Path) -> Result<Captions, EvalError> {
         );
         return Err(wrong(path, &place, &reason));
     }
-    Ok(captions)
+    let mut domains: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for image in parsed.images {
+        if let Some(domain) = image.domain {
+            domains.entry(domain).or_default().push(image.id.0);
+        }
+    }
+    Ok(References { captions, domains })
 }
 
 /// Reads a COCO result file: one caption an image.
@@ -114,40 +82,12 @@ pub fn read_coco_results(path: &Path) -> Result<BTreeMap<String, String>, EvalEr
         .collect())
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, EvalError> {
-    let bytes = std::fs::read(path).map_err(|source| EvalError::Io {
-        path: path.into(),
-        source,
-    })?;
-    if bytes.trim_ascii().is_empty() {
-        return Err(wrong(path, "the whole file", "is empty"));
-    }
-    let mut json = serde_json::Deserializer::from_slice(&bytes);
-    let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let place = match error.path().to_string() {
-            path if path == "." => "the whole file".to_string(),
-            path => path,
-        };
-        wrong(path, &place, &error.inner().to_string())
-    })?;
-    json.end()
-        .map_err(|error| wrong(path, "behind the data", &error.to_string()))?;
-    Ok(parsed)
-}
-
-fn wrong(path: &Path, place: &str, reason: &str) -> EvalError {
-    EvalError::Format {
-        path: path.into(),
-        place: place.into(),
-        reason: reason.into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
 
     use super::*;
+    use crate::read_references;
 
     const ENTRY: &str = r#"{"image_id": 1, "caption": "a"}"#;
 
@@ -214,12 +154,13 @@ mod tests {
             fs::write(&path, text).unwrap();
         };
         write(r#"{"id": "1", "file_name": "x.jpg"}"#);
-        assert_eq!(read_coco_references(&path).unwrap()["1"].len(), 2);
+        assert_eq!(read_references(&path, None).unwrap().captions["1"].len(), 2);
         write(r#"{"id": 1}, {"id": 7}"#);
-        let error = read_coco_references(&path).unwrap_err().to_string();
+        let error = read_references(&path, None).unwrap_err().to_string();
         assert!(error.contains("images[1].id: image `7`"), "{error}");
         for (text, expected) in [
-            ("[]", "expected an object with `annotations`"),
+            ("[]", "an object with `annotations`"),
+            ("{}", "neither `annotations` nor `images`"),
             (r#"{"annotations": []}"#, "annotations: is empty"),
             (
                 r#"{"annotations": [{"image_id": null}]}"#,
@@ -227,7 +168,7 @@ mod tests {
             ),
         ] {
             fs::write(&path, text).unwrap();
-            let error = read_coco_references(&path).unwrap_err().to_string();
+            let error = read_references(&path, None).unwrap_err().to_string();
             assert!(
                 error.contains("captions.json") && error.contains(expected),
                 "{error}"
