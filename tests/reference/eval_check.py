@@ -19,6 +19,7 @@ from pathlib import Path
 
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
+from pycocoevalcap.meteor import meteor
 from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
@@ -96,6 +97,13 @@ def tokenize(captions):
     return PTBTokenizer().tokenize({key: [{"caption": text} for text in texts] for key, texts in captions.items()})
 
 
+def meteor_scores(references, candidates):
+    """METEOR of the whole set and of each image, and the seconds that loading and scoring took."""
+    start = time.time()
+    total, each = meteor.Meteor().compute_score(references, candidates)
+    return total, dict(zip(references, each)), time.time() - start
+
+
 def scores(references, candidates):
     """The tokens, the scores of the whole set and of each image, and the seconds it took."""
     start = time.time()
@@ -130,6 +138,11 @@ def check(examples, images):
         start = time.time()
         output = json.loads(subprocess.check_output([examples / "coco_scores", *paths]))
         ours = time.time() - start
+        start = time.time()
+        data = Path(meteor.__file__).parent
+        with_meteor = json.loads(subprocess.check_output([examples / "coco_scores", *paths, data]))
+        meteor_ours = time.time() - start - ours
+    meteor_total, meteor_each, meteor_seconds = meteor_scores(tokens, candidate_tokens)
     texts = [text for key in references for text in references[key]] + list(candidates.values())
     expected = [line for key in references for line in tokens[key]] + [candidate_tokens[key][0] for key in candidates]
     lines = "".join(text.replace("\n", " ") + "\n" for text in texts)
@@ -142,7 +155,15 @@ def check(examples, images):
     print(f"{len(texts)} captions, {len(different)} tokenized differently")
     print(f"largest difference of scores: {most:.2e} whole set, {each_most:.2e} one image")
     print(f"pycocoevalcap {seconds:.2f} s, blip2-eval {ours:.3f} s: {seconds / ours:.0f} times")
-    return not different and most <= TOLERANCE and each_most <= TOLERANCE
+    meteor_most = abs(meteor_total - with_meteor["scores"]["METEOR"])
+    differences = {key: abs(meteor_each[key] - with_meteor["per_image"][key]["METEOR"]) for key in meteor_each}
+    meteor_each_most = max(differences.values())
+    for key in sorted(differences, key=differences.get)[-20:]:
+        if differences[key] > TOLERANCE:
+            print(differences[key], candidate_tokens[key], tokens[key], file=sys.stderr)
+    print(f"METEOR: largest difference {meteor_most:.2e} whole set, {meteor_each_most:.2e} one image")
+    print(f"METEOR with loading: pycocoevalcap {meteor_seconds:.2f} s, blip2-eval {meteor_ours:.2f} s: {meteor_seconds / meteor_ours:.1f} times")
+    return not different and max(most, each_most, meteor_most, meteor_each_most) <= TOLERANCE
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 //! Scores a COCO result file against a COCO annotation file, the whole set and each image, as JSON.
 //!
-//! `cargo run --release -p blip2-eval --example coco_scores -- captions.json results.json`
+//! `cargo run --release -p blip2-eval --example coco_scores -- captions.json results.json [METEOR_DATA]`
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use blip2_eval::{Metric, Scorer, Scores, read_coco_results, read_references};
+use blip2_eval::{MeteorData, Metric, Scorer, Scores, read_coco_results, read_references};
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -17,11 +18,15 @@ struct Output {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let paths: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
-    let [references, candidates] = paths.as_slice() else {
-        return Err("usage: coco_scores REFERENCES CANDIDATES".into());
+    let [references, candidates, meteor @ ..] = paths.as_slice() else {
+        return Err("usage: coco_scores REFERENCES CANDIDATES [METEOR_DATA]".into());
     };
-    let scorer = Scorer::new(&read_references(references, None)?.captions)?;
-    let metrics = [Metric::Bleu, Metric::RougeL, Metric::Cider];
+    let mut scorer = Scorer::new(&read_references(references, None)?.captions)?;
+    let mut metrics = vec![Metric::Bleu, Metric::RougeL, Metric::Cider];
+    if let Some(folder) = meteor.first() {
+        scorer = scorer.with_meteor(Arc::new(MeteorData::open(folder)?));
+        metrics.push(Metric::Meteor);
+    }
     let report = scorer.score(&read_coco_results(candidates)?, &metrics)?;
     let output = Output {
         scores: report.scores,

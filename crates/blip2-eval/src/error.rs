@@ -64,7 +64,7 @@ pub enum EvalError {
         reason: String,
     },
     /// A word that names no metric.
-    #[error("unknown metric `{name}`; known are Bleu, ROUGE_L, CIDEr, CIDErD, SPICE")]
+    #[error("unknown metric `{name}`; known are Bleu, METEOR, ROUGE_L, CIDEr, CIDErD, SPICE")]
     UnknownMetric {
         /// The word.
         name: String,

@@ -14,6 +14,8 @@ use crate::EvalError;
 pub enum Metric {
     /// `Bleu_1` to `Bleu_4`.
     Bleu,
+    /// `METEOR`, for a scorer that has its data ([`Scorer::with_meteor`](crate::Scorer::with_meteor)).
+    Meteor,
     /// `ROUGE_L`.
     RougeL,
     /// `CIDEr`, as pycocoevalcap's `Cider` computes it: with the clipping and the penalty on length
@@ -33,6 +35,7 @@ impl FromStr for Metric {
     fn from_str(name: &str) -> Result<Self, EvalError> {
         match name.to_ascii_lowercase().replace(['-', '_'], "").as_str() {
             "bleu" => Ok(Self::Bleu),
+            "meteor" => Ok(Self::Meteor),
             "rougel" | "rouge" => Ok(Self::RougeL),
             "cider" => Ok(Self::Cider),
             "ciderd" => Ok(Self::CiderD),

@@ -1,15 +1,19 @@
 //! References, prepared once, and candidates scored against them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
 use crate::bleu::Sums;
 use crate::cider::{DocumentFrequency, Vector, cider};
+use crate::meteor::Meteor;
 use crate::ngrams::{Counts, Vocabulary};
 use crate::ptb_tokenizer::is_space;
 use crate::rouge_l::rouge_l;
-use crate::{Captions, DocumentFrequencies, EvalError, Metric, Report, Scores, Spice, tokenize};
+use crate::{
+    Captions, DocumentFrequencies, EvalError, MeteorData, Metric, Report, Scores, Spice, tokenize,
+};
 
 /// The references of a set of images, tokenized and counted.
 ///
@@ -21,6 +25,7 @@ pub struct Scorer {
     frequency: DocumentFrequency,
     /// For CIDEr-D, instead of those of the references.
     given: Option<DocumentFrequency>,
+    meteor: Option<Meteor>,
     spice: Option<Spice>,
 }
 
@@ -42,6 +47,7 @@ struct References {
 #[derive(Debug, Clone, Copy, Default)]
 struct ImageScores {
     bleu: Sums,
+    meteor: f64,
     rouge_l: f64,
     cider: f64,
     cider_d: f64,
@@ -136,6 +142,8 @@ impl Scorer {
             .collect();
         let mut subset = Self::with_counts(self.vocabulary.clone(), images);
         subset.give(self.given.clone());
+        let ids = || subset.images.keys().map(String::as_str);
+        subset.meteor = self.meteor.as_ref().map(|meteor| meteor.subset(ids()));
         subset.spice.clone_from(&self.spice);
         Ok(subset)
     }
@@ -156,6 +164,15 @@ impl Scorer {
             }
         }
         self.given = given;
+    }
+
+    /// Scores METEOR with its data.
+    #[must_use]
+    pub fn with_meteor(mut self, data: Arc<MeteorData>) -> Self {
+        let images = self.images.iter();
+        let lines = images.map(|(id, image)| (id.as_str(), image.lines.as_slice()));
+        self.meteor = Some(Meteor::new(data, lines));
+        self
     }
 
     /// Scores SPICE by its program.
@@ -181,6 +198,7 @@ impl Scorer {
             images,
             frequency,
             given: None,
+            meteor: None,
             spice: None,
         }
     }
@@ -220,6 +238,14 @@ impl Scorer {
             .into_par_iter()
             .map(|(caption, references)| self.score_image(caption, references, metrics))
             .collect();
+        let mut meteor = 0.0;
+        if metrics.contains(&Metric::Meteor) {
+            let scores;
+            (scores, meteor) = self.meteor(candidates)?;
+            for (image, score) in images.iter_mut().zip(scores) {
+                image.meteor = score;
+            }
+        }
         if metrics.contains(&Metric::Spice) {
             let scores = self.spice(candidates)?;
             for (image, (_, score)) in images.iter_mut().zip(scores) {
@@ -234,6 +260,7 @@ impl Scorer {
         };
         let total = ImageScores {
             bleu,
+            meteor,
             rouge_l: mean(|image| image.rouge_l),
             cider: mean(|image| image.cider),
             cider_d: mean(|image| image.cider_d),
@@ -246,6 +273,19 @@ impl Scorer {
             .map(|(id, image)| (id.clone(), assemble(metrics, image)))
             .collect();
         Ok(Report { scores, per_image })
+    }
+
+    /// Of each candidate, in their order, and of all.
+    fn meteor(&self, candidates: &BTreeMap<String, String>) -> Result<(Vec<f64>, f64), EvalError> {
+        let meteor = self.meteor.as_ref().ok_or(EvalError::Unavailable {
+            metric: "METEOR",
+            reason: "it needs the data of METEOR 1.5, which an installed pycocoevalcap has".into(),
+        })?;
+        let lines: Vec<(&str, String)> = candidates
+            .par_iter()
+            .map(|(id, caption)| (id.as_str(), tokenize(caption).join(" ")))
+            .collect();
+        Ok(meteor.score(&lines))
     }
 
     /// By image id, in the order of the candidates.
@@ -292,7 +332,7 @@ impl Scorer {
                 Metric::Bleu => scores.bleu = Sums::new(&counts, &references.counts),
                 Metric::RougeL => scores.rouge_l = rouge_l(&sentence.tokens, &references.tokens),
                 // Of all images at once.
-                Metric::Spice => {}
+                Metric::Meteor | Metric::Spice => {}
                 Metric::Cider => {
                     scores.cider =
                         weighted(&self.frequency, &counts, references, &references.vectors);
@@ -371,6 +411,7 @@ fn assemble(metrics: &[Metric], image: &ImageScores) -> Scores {
         }
     }
     for (metric, name, value) in [
+        (Metric::Meteor, "METEOR", image.meteor),
         (Metric::RougeL, "ROUGE_L", image.rouge_l),
         (Metric::Cider, "CIDEr", image.cider),
         (Metric::CiderD, "CIDErD", image.cider_d),
