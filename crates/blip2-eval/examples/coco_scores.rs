@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut scorer = Scorer::new(&read_references(references, None)?.captions)?;
     let mut metrics = vec![Metric::Bleu, Metric::RougeL, Metric::Cider];
     if let Some(folder) = meteor.first() {
-        scorer = scorer.with_meteor(Arc::new(MeteorData::open(folder)?));
+        scorer = scorer.with_meteor(Arc::new(MeteorData::open(folder)?))?;
         metrics.push(Metric::Meteor);
     }
     let report = scorer.score(&read_coco_results(candidates)?, &metrics)?;

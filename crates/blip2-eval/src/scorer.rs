@@ -166,13 +166,16 @@ impl Scorer {
         self.given = given;
     }
 
-    /// Scores METEOR with its data.
-    #[must_use]
-    pub fn with_meteor(mut self, data: Arc<MeteorData>) -> Self {
+    /// Scores METEOR with its data, of which it reads the paraphrases that matter here.
+    ///
+    /// # Errors
+    ///
+    /// If the table of paraphrases is damaged.
+    pub fn with_meteor(mut self, data: Arc<MeteorData>) -> Result<Self, EvalError> {
         let images = self.images.iter();
         let lines = images.map(|(id, image)| (id.as_str(), image.lines.as_slice()));
-        self.meteor = Some(Meteor::new(data, lines));
-        self
+        self.meteor = Some(Meteor::new(data, lines)?);
+        Ok(self)
     }
 
     /// Scores SPICE by its program.

@@ -6,9 +6,9 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use flate2::read::MultiGzDecoder;
 use zip::ZipArchive;
 
+use super::inflate::Inflate;
 use super::normalize::{Prefixes, read_prefixes};
 use super::paraphrases::Paraphrases;
 use super::synonyms::Synonyms;
@@ -30,9 +30,9 @@ const INSTALLED: [&str; 2] = [
 /// which an installed pycocoevalcap has as well (`pip install pycocoevalcap`).
 pub struct MeteorData {
     pub(super) synonyms: Synonyms,
-    pub(super) paraphrases: Paraphrases,
     pub(super) function_words: HashSet<String>,
     pub(super) prefixes: Prefixes,
+    table: PathBuf,
 }
 
 impl fmt::Debug for MeteorData {
@@ -55,18 +55,26 @@ impl MeteorData {
             path.to_path_buf()
         };
         let table = jar.parent().unwrap_or(Path::new("")).join(PARAPHRASES);
-        let (resources, paraphrases) = rayon::join(|| Resources::read(&jar), || read_table(&table));
-        let Resources {
-            synonyms,
-            function_words,
-            prefixes,
-        } = resources?;
+        if !table.is_file() {
+            return Err(lacks(&table, "is not there"));
+        }
+        let resources = Resources::read(&jar)?;
         Ok(Self {
-            synonyms,
-            paraphrases: paraphrases?,
-            function_words,
-            prefixes,
+            synonyms: resources.synonyms,
+            function_words: resources.function_words,
+            prefixes: resources.prefixes,
+            table,
         })
+    }
+
+    /// The paraphrases that matter to references of `known` words.
+    pub(super) fn paraphrases<'a>(
+        &self,
+        known: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Paraphrases, EvalError> {
+        let failed = |error: std::io::Error| lacks(&self.table, &error.to_string());
+        let file = File::open(&self.table).map_err(failed)?;
+        Paraphrases::read(Inflate::new(file), known).map_err(failed)
     }
 
     /// The folder of an installed pycocoevalcap's METEOR: of the active virtual or conda
@@ -136,13 +144,6 @@ impl Resources {
             prefixes: read_prefixes(&text("nonbreaking/english.prefixes")?),
         })
     }
-}
-
-fn read_table(path: &Path) -> Result<Paraphrases, EvalError> {
-    let failed = |error: std::io::Error| lacks(path, &error.to_string());
-    let file = File::open(path).map_err(failed)?;
-    let table = BufReader::with_capacity(1 << 18, MultiGzDecoder::new(file));
-    Paraphrases::read(table).map_err(failed)
 }
 
 fn lacks(path: &Path, reason: &str) -> EvalError {

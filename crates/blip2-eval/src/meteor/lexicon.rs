@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rust_stemmers::{Algorithm, Stemmer};
 
 use super::data::MeteorData;
+use super::paraphrases::Paraphrases;
 
 /// A word and what it can match by.
 #[derive(Debug)]
@@ -33,11 +34,19 @@ pub(super) struct Lexicon {
 }
 
 impl Lexicon {
-    pub fn sentence(&mut self, tokens: &[String], data: &MeteorData) -> Sentence {
-        tokens.iter().map(|token| self.word(token, data)).collect()
+    pub fn sentence(
+        &mut self,
+        tokens: &[String],
+        data: &MeteorData,
+        paraphrases: &Paraphrases,
+    ) -> Sentence {
+        let words = tokens.iter();
+        words
+            .map(|token| self.word(token, data, paraphrases))
+            .collect()
     }
 
-    fn word(&mut self, token: &str, data: &MeteorData) -> Arc<Word> {
+    fn word(&mut self, token: &str, data: &MeteorData, paraphrases: &Paraphrases) -> Arc<Word> {
         if let Some(word) = self.words.get(token) {
             return Arc::clone(word);
         }
@@ -47,7 +56,7 @@ impl Lexicon {
             text: self.words.len() as u32,
             stem: *self.stems.entry(stem).or_insert(next),
             synonyms: data.synonyms.of(token),
-            phrase: data.paraphrases.word(token),
+            phrase: paraphrases.word(token),
             is_function: data.function_words.contains(token),
         });
         self.words.insert(token.to_string(), Arc::clone(&word));

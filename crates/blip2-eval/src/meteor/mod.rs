@@ -12,6 +12,7 @@
 
 mod align;
 mod data;
+mod inflate;
 mod lexicon;
 mod normalize;
 mod paraphrases;
@@ -25,9 +26,11 @@ use rayon::prelude::*;
 
 pub use data::MeteorData;
 
-use align::align;
-use lexicon::{Lexicon, Sentence, Word};
+use crate::EvalError;
+use align::{Candidate, align};
+use lexicon::{Lexicon, Sentence};
 use normalize::normalize;
+use paraphrases::Paraphrases;
 use stats::Stats;
 
 /// What separates the sentences that pycocoevalcap sends to METEOR.
@@ -37,6 +40,7 @@ const SEPARATOR: &str = "|||";
 #[derive(Debug, Clone)]
 pub(crate) struct Meteor {
     data: Arc<MeteorData>,
+    paraphrases: Arc<Paraphrases>,
     lexicon: Lexicon,
     references: BTreeMap<String, Vec<Sentence>>,
 }
@@ -46,7 +50,7 @@ impl Meteor {
     pub fn new<'a>(
         data: Arc<MeteorData>,
         references: impl IntoIterator<Item = (&'a str, &'a [String])>,
-    ) -> Self {
+    ) -> Result<Self, EvalError> {
         let references: Vec<(&str, &[String])> = references.into_iter().collect();
         let tokens: Vec<Vec<Vec<String>>> = references
             .par_iter()
@@ -57,6 +61,8 @@ impl Meteor {
                     .collect()
             })
             .collect();
+        let known = tokens.iter().flatten().flatten().map(String::as_str);
+        let paraphrases = data.paraphrases(known)?;
         let mut lexicon = Lexicon::default();
         let references = references
             .iter()
@@ -64,15 +70,16 @@ impl Meteor {
             .map(|((id, _), sentences)| {
                 let sentences = sentences
                     .iter()
-                    .map(|tokens| lexicon.sentence(tokens, &data));
+                    .map(|tokens| lexicon.sentence(tokens, &data, &paraphrases));
                 ((*id).to_string(), sentences.collect())
             })
             .collect();
-        Self {
+        Ok(Self {
             data,
+            paraphrases: Arc::new(paraphrases),
             lexicon,
             references,
-        }
+        })
     }
 
     /// Those of its images that `ids` names.
@@ -83,6 +90,7 @@ impl Meteor {
         });
         Self {
             data: Arc::clone(&self.data),
+            paraphrases: Arc::clone(&self.paraphrases),
             lexicon: self.lexicon.clone(),
             references: references.collect(),
         }
@@ -103,7 +111,10 @@ impl Meteor {
             .zip(&tokens)
             .map(|((id, _), tokens)| {
                 let references = self.references.get(*id).map_or(&[][..], Vec::as_slice);
-                (references, lexicon.sentence(tokens, &self.data))
+                (
+                    references,
+                    lexicon.sentence(tokens, &self.data, &self.paraphrases),
+                )
             })
             .collect();
         let stats: Vec<Stats> = sentences
@@ -119,12 +130,11 @@ impl Meteor {
 
     /// The counts against the reference that gives the highest score, the first of equals.
     fn best(&self, candidate: &Sentence, references: &[Sentence]) -> Stats {
-        let candidate: Vec<&Word> = candidate.iter().map(Arc::as_ref).collect();
+        let candidate = Candidate::new(candidate, &self.paraphrases);
         let mut best = (Stats::default(), -1.0);
         for reference in references {
-            let reference: Vec<&Word> = reference.iter().map(Arc::as_ref).collect();
-            let matches = align(&candidate, &reference, &self.data.paraphrases);
-            let stats = Stats::new(&candidate, &reference, &matches);
+            let matches = align(&candidate, reference, &self.paraphrases);
+            let stats = Stats::new(candidate.words, reference, &matches);
             let score = stats.score();
             if score > best.1 {
                 best = (stats, score);

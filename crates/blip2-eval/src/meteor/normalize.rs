@@ -89,6 +89,12 @@ static RULES: LazyLock<Rules> = LazyLock::new(|| {
 
 /// The tokens of a line, in lower case.
 pub(super) fn normalize(line: &str, prefixes: &Prefixes) -> Vec<String> {
+    // Most captions are words alone, which no rule touches.
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b' ';
+    if line.bytes().all(is_plain) {
+        let words = line.split(' ').filter(|word| !word.is_empty());
+        return words.map(str::to_ascii_lowercase).collect();
+    }
     let rules = &*RULES;
     let mut line = format!(" {line} ");
     for rule in &rules.before {

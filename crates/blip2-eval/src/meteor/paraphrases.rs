@@ -1,6 +1,6 @@
 //! METEOR's table of paraphrases: five million pairs of phrases.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io::{self, BufRead};
 
@@ -10,7 +10,7 @@ type Words = HashMap<Box<[u8]>, u32, BuildHasherDefault<WordHasher>>;
 type Phrases = HashMap<u64, (u32, u32), BuildHasherDefault<PhraseHasher>>;
 
 /// Paraphrases by phrase, in the order of the file.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Paraphrases {
     words: Words,
     phrases: Phrases,
@@ -25,32 +25,40 @@ pub(super) struct Paraphrases {
 
 impl Paraphrases {
     /// Reads the table: lines with a probability (which METEOR does not use), a phrase, a paraphrase.
-    pub fn read(mut table: impl BufRead) -> io::Result<Self> {
+    ///
+    /// A reference holds one of the two if they ever match, so pairs are left out of which neither
+    /// consists of `known` words: most of the table.
+    pub fn read<'a>(
+        mut table: impl BufRead,
+        known: impl IntoIterator<Item = &'a str>,
+    ) -> io::Result<Self> {
+        let known = Known::new(known);
         let mut result = Self::default();
         result.starts.push(0);
         let mut hashes: Vec<u64> = Vec::new();
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            if table.read_until(b'\n', &mut line)? == 0 {
-                break;
+        let (mut phrase, mut paraphrase) = (Vec::new(), Vec::new());
+        let mut entries = 0_usize;
+        while table.skip_until(b'\n')? != 0 {
+            phrase.clear();
+            paraphrase.clear();
+            table.read_until(b'\n', &mut phrase)?;
+            if table.read_until(b'\n', &mut paraphrase)? == 0 {
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    format!("entry {entries} is not whole"),
+                ));
             }
-            line.clear();
-            table.read_until(b'\n', &mut line)?;
+            entries += 1;
+            if !known.all_of(&phrase) && !known.all_of(&paraphrase) {
+                continue;
+            }
             let mut hash = Phrase::default();
-            for word in split(&line) {
+            for word in split(&phrase) {
                 hash.push(result.number(word)?);
             }
             result.longest = result.longest.max(hash.length);
             hashes.push(hash.value());
-            line.clear();
-            if table.read_until(b'\n', &mut line)? == 0 {
-                return Err(io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    format!("entry {} is not whole", hashes.len()),
-                ));
-            }
-            for word in split(&line) {
+            for word in split(&paraphrase) {
                 let number = result.number(word)?;
                 result.text.push(number);
             }
@@ -103,6 +111,44 @@ impl Paraphrases {
         let number = small(self.words.len())?;
         self.words.insert(word.into(), number);
         Ok(number)
+    }
+}
+
+/// A set of words, and a small map of bits that turns most others away.
+struct Known<'a> {
+    words: HashSet<&'a [u8], BuildHasherDefault<WordHasher>>,
+    bits: Vec<u64>,
+}
+
+/// Of the map of bits; what fits into the first-level cache.
+const KNOWN_BITS: u64 = 1 << 17;
+
+impl<'a> Known<'a> {
+    fn new(words: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut known = Self {
+            words: HashSet::default(),
+            bits: vec![0; KNOWN_BITS as usize / 64],
+        };
+        for word in words {
+            let (index, bit) = Self::bit(word.as_bytes());
+            known.bits[index] |= bit;
+            known.words.insert(word.as_bytes());
+        }
+        known
+    }
+
+    fn bit(word: &[u8]) -> (usize, u64) {
+        let mut hasher = WordHasher::default();
+        hasher.write(word);
+        let place = (hasher.finish() >> 20) % KNOWN_BITS;
+        ((place / 64) as usize, 1 << (place % 64))
+    }
+
+    fn all_of(&self, line: &[u8]) -> bool {
+        split(line).all(|word| {
+            let (index, bit) = Self::bit(word);
+            self.bits[index] & bit != 0 && self.words.contains(word)
+        })
     }
 }
 
@@ -189,8 +235,9 @@ mod tests {
 
     #[test]
     fn every_beginning_gives_its_paraphrases_in_the_order_of_the_file() {
-        let table = "0.1\na dog\na hound\n0.2\na\none\n0.3\na dog\nthe animal\n0.4\ndog\nhound\n";
-        let table = Paraphrases::read(table.as_bytes()).unwrap();
+        // The fourth pair has a word on each side that no reference has.
+        let table = "0.1\na dog\na hound\n0.2\na\none\n0.3\na dog\nthe animal\n0.4\ndog cat\nhound cat\n0.5\ndog\nhound\n";
+        let table = Paraphrases::read(table.as_bytes(), ["a", "dog", "hound", "one"]).unwrap();
         let words: Vec<Option<u32>> = ["a", "dog", "x"].map(|word| table.word(word)).into();
         let mut found = Vec::new();
         table.of_beginnings(&words, |length, paraphrase| {
@@ -207,6 +254,8 @@ mod tests {
                 (2, numbers(&["the", "animal"]))
             ]
         );
-        assert!(Paraphrases::read("0.1\na dog\n".as_bytes()).is_err());
+        assert_eq!(table.word("cat"), None);
+        assert_eq!(table.starts.len(), 5);
+        assert!(Paraphrases::read("0.1\na dog\n".as_bytes(), []).is_err());
     }
 }

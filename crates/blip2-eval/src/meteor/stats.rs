@@ -1,5 +1,7 @@
 //! Counts of an alignment, and the score that they give.
 
+use std::sync::Arc;
+
 use super::align::{MODULES, Match};
 use super::lexicon::Word;
 
@@ -34,7 +36,7 @@ pub(super) struct Stats {
 
 impl Side {
     fn new(
-        words: &[&Word],
+        words: &[Arc<Word>],
         matched: impl Iterator<Item = (usize, std::ops::Range<usize>)>,
     ) -> Self {
         let mut side = Self {
@@ -84,8 +86,8 @@ impl Side {
 }
 
 impl Stats {
-    pub fn new(candidate: &[&Word], reference: &[&Word], matches: &[Option<Match>]) -> Self {
-        let found = || matches.iter().flatten();
+    pub fn new(candidate: &[Arc<Word>], reference: &[Arc<Word>], matches: &[Match]) -> Self {
+        let found = || matches.iter();
         Self {
             candidate: Side::new(
                 candidate,
@@ -130,20 +132,11 @@ impl Stats {
 }
 
 /// Runs of matches that follow each other in both sentences.
-fn chunks(matches: &[Option<Match>]) -> usize {
-    let (mut chunks, mut index, mut end) = (0, 0, None);
-    while index < matches.len() {
-        match &matches[index] {
-            None => {
-                chunks += usize::from(end.take().is_some());
-                index += 1;
-            }
-            Some(found) => {
-                chunks += usize::from(end.is_some_and(|end| end != found.other_start));
-                index = found.start + found.length;
-                end = Some(found.other_start + found.other_length);
-            }
-        }
-    }
-    chunks + usize::from(end.is_some())
+fn chunks(matches: &[Match]) -> usize {
+    let follows = |pair: &&[Match]| {
+        let [before, after] = pair else { return false };
+        before.start + before.length == after.start
+            && before.other_start + before.other_length == after.other_start
+    };
+    matches.len() - matches.windows(2).filter(follows).count()
 }
