@@ -11,7 +11,6 @@ use smallvec::SmallVec;
 
 use super::lexicon::Word;
 use super::paraphrases::Paraphrases;
-use super::synonyms::share;
 
 /// Ways in which words match: exactly, by stem, as synonyms, as paraphrases.
 pub(super) const MODULES: usize = 4;
@@ -100,7 +99,7 @@ impl Matches {
                 a.stem == b.stem && a.text != b.text
             });
             single(&mut all, SYNONYM, words, reference, |a, b| {
-                a.text != b.text && share(&a.synonyms, &b.synonyms)
+                a.text != b.text && a.synonyms.meet(&b.synonyms)
             });
             phrases(&mut all, candidate, reference, paraphrases);
         }

@@ -1,7 +1,6 @@
 //! A gzip file, unpacked by another thread while this one reads.
 
-use std::fs::File;
-use std::io::{self, BufRead, Read};
+use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use flate2::read::MultiGzDecoder;
@@ -18,7 +17,7 @@ pub(super) struct Inflate {
 }
 
 impl Inflate {
-    pub fn new(file: File) -> Self {
+    pub fn new(file: impl Read + Send + 'static) -> Self {
         let (sender, blocks) = sync_channel(AHEAD);
         std::thread::spawn(move || {
             let mut file = MultiGzDecoder::new(io::BufReader::with_capacity(BLOCK, file));
@@ -40,25 +39,41 @@ impl Inflate {
     }
 }
 
-impl BufRead for Inflate {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.position == self.block.len() {
-            // The thread ends behind an empty block.
-            self.block = self.blocks.recv().unwrap_or_else(|_| Ok(Vec::new()))?;
-            self.position = 0;
+impl Inflate {
+    /// Appends the next line to `line`, without its end; false behind the last one.
+    pub fn line(&mut self, line: &mut Vec<u8>) -> io::Result<bool> {
+        self.next(|part| line.extend_from_slice(part))
+    }
+
+    /// Leaves a line out; false behind the last one.
+    pub fn skip_line(&mut self) -> io::Result<bool> {
+        self.next(|_| {})
+    }
+
+    fn next(&mut self, mut each: impl FnMut(&[u8])) -> io::Result<bool> {
+        let mut any = false;
+        loop {
+            if self.position == self.block.len() {
+                // The thread ends behind an empty block.
+                self.block = self.blocks.recv().unwrap_or_else(|_| Ok(Vec::new()))?;
+                self.position = 0;
+                if self.block.is_empty() {
+                    return Ok(any);
+                }
+            }
+            any = true;
+            let rest = &self.block[self.position..];
+            match memchr::memchr(b'\n', rest) {
+                Some(end) => {
+                    each(&rest[..end]);
+                    self.position += end + 1;
+                    return Ok(true);
+                }
+                None => {
+                    each(rest);
+                    self.position = self.block.len();
+                }
+            }
         }
-        Ok(&self.block[self.position..])
-    }
-
-    fn consume(&mut self, amount: usize) {
-        self.position += amount;
-    }
-}
-
-impl Read for Inflate {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.fill_buf()?.read(buffer)?;
-        self.consume(read);
-        Ok(read)
     }
 }

@@ -7,6 +7,7 @@ use rust_stemmers::{Algorithm, Stemmer};
 
 use super::data::MeteorData;
 use super::paraphrases::Paraphrases;
+use super::synonyms::Synsets;
 
 /// A word and what it can match by.
 #[derive(Debug)]
@@ -16,7 +17,7 @@ pub(super) struct Word {
     /// A number of its stem.
     pub stem: u32,
     /// Its sets of synonyms, in order.
-    pub synonyms: Vec<u32>,
+    pub synonyms: Synsets,
     /// Its number in the table of paraphrases.
     pub phrase: Option<u32>,
     /// Whether it is a function word.

@@ -2,7 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
-use std::io::{self, BufRead};
+use std::io;
+
+use super::inflate::Inflate;
 
 /// Numbers for the words of the table.
 type Words = HashMap<Box<[u8]>, u32, BuildHasherDefault<WordHasher>>;
@@ -29,7 +31,7 @@ impl Paraphrases {
     /// A reference holds one of the two if they ever match, so pairs are left out of which neither
     /// consists of `known` words: most of the table.
     pub fn read<'a>(
-        mut table: impl BufRead,
+        mut table: Inflate,
         known: impl IntoIterator<Item = &'a str>,
     ) -> io::Result<Self> {
         let known = Known::new(known);
@@ -38,11 +40,11 @@ impl Paraphrases {
         let mut hashes: Vec<u64> = Vec::new();
         let (mut phrase, mut paraphrase) = (Vec::new(), Vec::new());
         let mut entries = 0_usize;
-        while table.skip_until(b'\n')? != 0 {
+        while table.skip_line()? {
             phrase.clear();
             paraphrase.clear();
-            table.read_until(b'\n', &mut phrase)?;
-            if table.read_until(b'\n', &mut paraphrase)? == 0 {
+            table.line(&mut phrase)?;
+            if !table.line(&mut paraphrase)? {
                 return Err(io::Error::new(
                     io::ErrorKind::UnexpectedEof,
                     format!("entry {entries} is not whole"),
@@ -231,13 +233,24 @@ impl Hasher for WordHasher {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
     use super::*;
+
+    fn packed(text: &str) -> Inflate {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(text.as_bytes()).unwrap();
+        Inflate::new(io::Cursor::new(encoder.finish().unwrap()))
+    }
 
     #[test]
     fn every_beginning_gives_its_paraphrases_in_the_order_of_the_file() {
         // The fourth pair has a word on each side that no reference has.
         let table = "0.1\na dog\na hound\n0.2\na\none\n0.3\na dog\nthe animal\n0.4\ndog cat\nhound cat\n0.5\ndog\nhound\n";
-        let table = Paraphrases::read(table.as_bytes(), ["a", "dog", "hound", "one"]).unwrap();
+        let table = Paraphrases::read(packed(table), ["a", "dog", "hound", "one"]).unwrap();
         let words: Vec<Option<u32>> = ["a", "dog", "x"].map(|word| table.word(word)).into();
         let mut found = Vec::new();
         table.of_beginnings(&words, |length, paraphrase| {
@@ -256,6 +269,6 @@ mod tests {
         );
         assert_eq!(table.word("cat"), None);
         assert_eq!(table.starts.len(), 5);
-        assert!(Paraphrases::read("0.1\na dog\n".as_bytes(), []).is_err());
+        assert!(Paraphrases::read(packed("0.1\na dog\n"), []).is_err());
     }
 }

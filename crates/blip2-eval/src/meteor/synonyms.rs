@@ -60,8 +60,8 @@ impl Synonyms {
         Ok(result)
     }
 
-    /// The sets of a word and of its base forms, in order.
-    pub fn of(&self, word: &str) -> Vec<u32> {
+    /// The sets of a word and of its base forms.
+    pub fn of(&self, word: &str) -> Synsets {
         let mut sets: Vec<u32> = self.sets_of(word).to_vec();
         match self.exceptions.get(word) {
             Some(bases) => {
@@ -77,7 +77,10 @@ impl Synonyms {
         }
         sets.sort_unstable();
         sets.dedup();
-        sets
+        Synsets {
+            bits: sets.iter().fold(0, |bits, set| bits | 1 << (set % 64)),
+            sets,
+        }
     }
 
     fn sets_of(&self, word: &str) -> &[u32] {
@@ -96,15 +99,28 @@ impl Synonyms {
     }
 }
 
-/// Whether two ordered lists share a number.
-pub(super) fn share(a: &[u32], b: &[u32]) -> bool {
-    let (mut a, mut b) = (a.iter().peekable(), b.iter().peekable());
-    while let (Some(x), Some(y)) = (a.peek(), b.peek()) {
-        match x.cmp(y) {
-            std::cmp::Ordering::Less => _ = a.next(),
-            std::cmp::Ordering::Greater => _ = b.next(),
-            std::cmp::Ordering::Equal => return true,
+/// Sets of synonyms, in order.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Synsets {
+    sets: Vec<u32>,
+    /// A bit for each of them: most words have nothing in common.
+    bits: u64,
+}
+
+impl Synsets {
+    /// Whether two words have one in common.
+    pub fn meet(&self, other: &Self) -> bool {
+        if self.bits & other.bits == 0 {
+            return false;
         }
+        let (mut a, mut b) = (self.sets.iter().peekable(), other.sets.iter().peekable());
+        while let (Some(x), Some(y)) = (a.peek(), b.peek()) {
+            match x.cmp(y) {
+                std::cmp::Ordering::Less => _ = a.next(),
+                std::cmp::Ordering::Greater => _ = b.next(),
+                std::cmp::Ordering::Equal => return true,
+            }
+        }
+        false
     }
-    false
 }
