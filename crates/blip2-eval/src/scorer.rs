@@ -72,24 +72,28 @@ impl Scorer {
             return Err(EvalError::ImagesWithoutReferences { ids });
         }
         let entries: Vec<(&String, &Vec<String>)> = references.iter().collect();
-        let tokenized: Vec<Vec<Vec<String>>> = entries
+        // The tokens of each caption, and with spaces between them.
+        let tokenized: Vec<Vec<(Vec<String>, String)>> = entries
             .par_iter()
             .map(|(_, captions)| {
-                captions
-                    .iter()
-                    .map(|caption| rouge_tokens(caption))
-                    .collect()
+                let with_line = |tokens: Vec<String>| {
+                    let line = tokens.join(" ");
+                    (tokens, line)
+                };
+                let tokens = captions.iter().map(|caption| rouge_tokens(caption));
+                tokens.map(with_line).collect()
             })
             .collect();
         let mut vocabulary = Vocabulary::default();
         let images: Vec<(String, Vec<String>, Vec<Sentence>)> = entries
             .iter()
-            .zip(&tokenized)
+            .zip(tokenized)
             .map(|((id, _), captions)| {
-                let number =
-                    |tokens: &Vec<String>| Sentence::new(tokens, |word| vocabulary.learn(word));
-                let lines = captions.iter().map(|tokens| tokens.join(" ")).collect();
-                ((*id).clone(), lines, captions.iter().map(number).collect())
+                let numbered = captions.into_iter().map(|(tokens, line)| {
+                    (line, Sentence::new(&tokens, |word| vocabulary.learn(word)))
+                });
+                let (lines, sentences) = numbered.unzip();
+                ((*id).clone(), lines, sentences)
             })
             .collect();
         let images = images
