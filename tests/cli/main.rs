@@ -2,6 +2,7 @@
 
 mod imported;
 mod own_data;
+mod scores;
 
 use blip2_tests::{Experiment, expect_code, metrics, read_json, stderr, stdout};
 use serde_json::Value;

@@ -2,6 +2,7 @@
 //! project's own chores.
 
 mod backend;
+mod bench;
 mod build;
 mod test;
 
@@ -10,9 +11,10 @@ use std::process::ExitCode;
 const HELP: &str = "\
 cargo xtask COMMAND [--backend flex|cpu|vulkan|wgpu|cuda|metal|rocm] [ARGUMENTS]
 
-  train, caption, evaluate, score, inspect, data
+  train, caption, evaluate, score, convert, inspect, data
             build blip2 in release for the backend (default flex) and run that command
   test      all tests of the workspace
+  bench     the same work here and in the reference's programs: eval
   ci        formatting, lints, documentation, all tests";
 
 fn main() -> ExitCode {
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
         }
         Some("test") => test::test(&arguments[1..]),
         Some("ci") => test::ci(),
+        Some("bench") => bench::bench(&arguments[1..]),
         Some(_) => build::run_blip2(&backend, &arguments),
     }
 }

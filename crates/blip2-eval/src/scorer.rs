@@ -317,6 +317,42 @@ impl Scorer {
         spice.score(&images)
     }
 
+    /// Scores of parts of the images, each with its own document frequencies, as NoCaps has them of
+    /// its domains. `whole` is what [`score`](Self::score) gave for all: SPICE, which looks at each
+    /// image alone, is not computed again.
+    ///
+    /// # Errors
+    ///
+    /// As [`score`](Self::score).
+    pub fn score_parts(
+        &self,
+        parts: &BTreeMap<String, Vec<String>>,
+        candidates: &BTreeMap<String, String>,
+        metrics: &[Metric],
+        whole: &Report,
+    ) -> Result<BTreeMap<String, Scores>, EvalError> {
+        let others: Vec<Metric> = metrics
+            .iter()
+            .copied()
+            .filter(|metric| *metric != Metric::Spice)
+            .collect();
+        let score = |ids: &[String]| -> Result<Scores, EvalError> {
+            let subset = self.subset(ids.iter().map(String::as_str))?;
+            let known = ids.iter().filter_map(|id| candidates.get_key_value(id));
+            let own = known.map(|(id, caption)| (id.clone(), caption.clone()));
+            let mut scores = subset.score(&own.collect(), &others)?.scores;
+            if metrics.contains(&Metric::Spice) {
+                let images = ids.iter().filter_map(|id| whole.per_image[id].get("SPICE"));
+                scores.push("SPICE", images.sum::<f64>() / ids.len() as f64);
+            }
+            Ok(scores)
+        };
+        parts
+            .iter()
+            .map(|(name, ids)| Ok((name.clone(), score(ids)?)))
+            .collect()
+    }
+
     fn score_image(
         &self,
         caption: &str,

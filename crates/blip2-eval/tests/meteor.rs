@@ -10,6 +10,7 @@ use std::sync::Arc;
 use blip2_eval::{Captions, MeteorData, Metric, Report, Scorer};
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use proptest::prelude::*;
 use serde::Deserialize;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
@@ -165,4 +166,30 @@ fn what_lacks_or_is_damaged_is_named() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("nothing"), "{error}");
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_captions_give_scores_between_0_and_1_that_no_order_changes(
+        texts in prop::collection::vec(prop::collection::vec("(\\PC{0,30}|[a ,.'0-9|-]{0,20})", 2..4), 1..4)
+    ) {
+        let folder = data_folder();
+        let data = Arc::new(MeteorData::open(folder.path()).unwrap());
+        let ids = |index: usize| format!("{index}");
+        let references: Captions = texts.iter().enumerate().map(|(index, texts)| (ids(index), texts[1..].to_vec())).collect();
+        let candidates = texts.iter().enumerate().map(|(index, texts)| (ids(index), texts[0].clone())).collect();
+        let score = |references: &Captions| {
+            let scorer = Scorer::new(references).unwrap().with_meteor(Arc::clone(&data)).unwrap();
+            scorer.score(&candidates, &[Metric::Meteor]).unwrap()
+        };
+        let report = score(&references);
+        for scores in report.per_image.values() {
+            let value = scores.get("METEOR").unwrap();
+            prop_assert!((0.0..=1.0).contains(&value), "{value}");
+        }
+        let reversed = references.iter().map(|(id, texts)| (id.clone(), texts.iter().rev().cloned().collect()));
+        for (id, scores) in score(&reversed.collect()).per_image {
+            prop_assert_eq!(scores.get("METEOR"), report.per_image[&id].get("METEOR"));
+        }
+    }
 }

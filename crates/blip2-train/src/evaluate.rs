@@ -132,7 +132,7 @@ pub fn score(
     Ok(Scorer::new(&references)?.score(&captioned, metrics)?.scores)
 }
 
-/// The metrics that this project computes.
+/// The metrics of a training run: those that need no data of others.
 pub const METRICS: &[Metric] = &[Metric::Bleu, Metric::RougeL, Metric::Cider];
 
 /// The best caption of each image, by id.

@@ -9,10 +9,10 @@ use burn::tensor::Device;
 use serde::Serialize;
 
 use super::model::{TowerDType, load};
-use super::{bar, json, result_line};
+use super::{bar, json, metrics, result_line};
 use crate::RunError;
-use crate::data::read_split;
-use crate::evaluate::{EvalSettings, METRICS, caption, loss, score};
+use crate::data::{read_split, references};
+use crate::evaluate::{EvalSettings, candidates, caption, loss};
 use crate::recipe::SplitConfig;
 use crate::report::score_line;
 use crate::run::StopSignal;
@@ -41,6 +41,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     batch_size: Option<u16>,
     #[command(flatten)]
+    metrics: metrics::Args,
+    #[command(flatten)]
     generation: super::generation::Args,
     /// In what precision the frozen towers of an imported model are kept.
     #[arg(long, value_enum, default_value_t = TowerDType::Stored)]
@@ -68,6 +70,12 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
     };
     let skips = SkipLog::new(OnError::Fail);
     let samples = read_split(&split, &skips, true)?;
+    // What scores need is looked for before the long work.
+    let scorer = if args.loss_only {
+        None
+    } else {
+        Some(args.metrics.scorer(&references(&samples))?)
+    };
     let mut loaded = load(&args.model, args.dtype, device)?;
     let generation = args.generation.apply(&loaded.generation, 1)?;
     if let Some(prompt) = &args.prompt {
@@ -87,12 +95,12 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
         progress.set_position(done as u64);
     };
     let (loss, tokens) = loss(&loaded.model, &samples, &settings, &show)?;
-    let scores = if args.loss_only {
-        None
-    } else {
+    let scores = if let Some((scorer, metrics)) = scorer {
         progress.set_message("captions");
         let captions = caption(&loaded.model, &samples, &generation, &settings, &show)?;
-        Some(score(&captions, &samples, METRICS)?)
+        Some(scorer.score(&candidates(&captions), &metrics)?.scores)
+    } else {
+        None
     };
     progress.finish_and_clear();
     let output = Output {

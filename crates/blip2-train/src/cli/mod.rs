@@ -7,6 +7,7 @@ mod evaluate;
 mod generation;
 mod inspect;
 mod logging;
+mod metrics;
 
 mod model;
 mod score;

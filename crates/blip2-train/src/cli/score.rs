@@ -1,50 +1,67 @@
 //! `blip2 score`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use blip2_eval::{Metric, Scorer, Scores, read_coco_references, read_coco_results};
+use blip2_eval::{Scores, read_coco_results, read_references};
 use serde::Serialize;
 
-use super::{json, result_line};
+use super::{json, metrics, result_line};
 use crate::RunError;
-use crate::evaluate::METRICS;
-use crate::report::score_line;
+use crate::report::score_table;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// COCO annotation file.
+    /// COCO annotation file, that of NoCaps, or Karpathy's JSON.
     #[arg(long, value_name = "FILE")]
     references: PathBuf,
     /// COCO result file.
     #[arg(long, value_name = "FILE")]
     candidates: PathBuf,
-    /// Comma-separated: Bleu, ROUGE_L, CIDEr, CIDErD.
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    metrics: Vec<Metric>,
-    /// One JSON object.
+    /// The split of Karpathy's JSON; test if nothing is said.
+    #[arg(long, value_name = "NAME")]
+    split: Option<String>,
+    #[command(flatten)]
+    metrics: metrics::Args,
+    /// One JSON object, fractions.
     #[arg(long)]
     json: bool,
+    /// With --json: the scores of each image as well.
+    #[arg(long, requires = "json")]
+    per_image: bool,
 }
 
 #[derive(Serialize)]
 struct Output {
     scores: Scores,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    domains: BTreeMap<String, Scores>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    per_image: Option<BTreeMap<String, Scores>>,
 }
 
 pub(super) fn run(args: Args) -> Result<(), RunError> {
-    let references = read_coco_references(&args.references)?;
+    let references = read_references(&args.references, args.split.as_deref())?;
     let candidates = read_coco_results(&args.candidates)?;
-    let metrics = if args.metrics.is_empty() {
-        METRICS
-    } else {
-        &args.metrics
-    };
-    let scores = Scorer::new(&references)?
-        .score(&candidates, metrics)?
-        .scores;
+    let (scorer, metrics) = args.metrics.scorer(&references.captions)?;
+    let report = scorer.score(&candidates, &metrics)?;
+    let domains = scorer.score_parts(&references.domains, &candidates, &metrics, &report)?;
     if args.json {
-        result_line(&json(&Output { scores })?)
-    } else {
-        result_line(&format!("{} (×100)", score_line(&scores)))
+        return result_line(&json(&Output {
+            scores: report.scores,
+            domains,
+            per_image: args.per_image.then_some(report.per_image),
+        })?);
     }
+    let mut rows: Vec<(&str, &Scores)> = domains
+        .iter()
+        .map(|(name, scores)| (name.as_str(), scores))
+        .collect();
+    // As NoCaps orders them; other names stay in the order of the alphabet.
+    rows.sort_by_key(|(name, _)| DOMAINS.iter().position(|domain| domain == name));
+    let whole = if rows.is_empty() { "" } else { "overall" };
+    rows.push((whole, &report.scores));
+    result_line(&score_table(&rows))
 }
+
+const DOMAINS: [&str; 3] = ["in-domain", "near-domain", "out-domain"];

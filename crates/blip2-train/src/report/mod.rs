@@ -57,6 +57,26 @@ pub fn write(
     write_atomic(&folder.report(), page.html()?.as_bytes())
 }
 
+/// A table of scores ×100, a row for each named set of images; one set needs no name.
+pub fn score_table(rows: &[(&str, &Scores)]) -> String {
+    const CORNER: &str = "(×100)";
+    let names = rows.iter().map(|(name, _)| name.chars().count());
+    let width = names.max().unwrap_or(0).max(CORNER.chars().count());
+    let mut table = format!("{CORNER:<width$}");
+    if let Some((_, scores)) = rows.first() {
+        for (name, _) in scores.iter() {
+            table += &format!("  {name:>7}");
+        }
+    }
+    for (name, scores) in rows {
+        table += &format!("\n{name:<width$}");
+        for (_, value) in scores.iter() {
+            table += &format!("  {:>7.1}", value * 100.0);
+        }
+    }
+    table
+}
+
 /// `Bleu_4 41.2  ROUGE_L 60.3  CIDEr 123.4`: ×100, as papers print them.
 pub fn score_line(scores: &Scores) -> String {
     scores
