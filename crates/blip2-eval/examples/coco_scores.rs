@@ -33,5 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         per_image: report.per_image,
     };
     println!("{}", serde_json::to_string(&output)?);
+    // The end of the process frees it all at once.
+    std::mem::forget((scorer, output));
     Ok(())
 }

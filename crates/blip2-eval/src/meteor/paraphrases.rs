@@ -5,6 +5,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 
 use super::inflate::Inflate;
+use crate::ngrams::WordHasher;
 
 /// Numbers for the words of the table.
 type Words = HashMap<Box<[u8]>, u32, BuildHasherDefault<WordHasher>>;
@@ -197,33 +198,6 @@ impl Hasher for PhraseHasher {
 
     fn write_u64(&mut self, hash: u64) {
         self.0 = hash;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-/// Eight bytes of a word at a time; the table comes from the user, and no one chooses it to collide.
-#[derive(Default)]
-struct WordHasher(u64);
-
-impl Hasher for WordHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut wide = [0; 8];
-            wide[..chunk.len()].copy_from_slice(chunk);
-            self.write_u64(u64::from_le_bytes(wide));
-        }
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        let hash = (self.0.rotate_left(23) ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = hash ^ (hash >> 32);
-    }
-
-    fn write_usize(&mut self, value: usize) {
-        self.write_u64(value as u64);
     }
 
     fn finish(&self) -> u64 {
