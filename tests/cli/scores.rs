@@ -46,6 +46,11 @@ fn experiment() -> Experiment {
     for (name, content) in [
         ("coco.json", json!({"annotations": annotations})),
         ("nocaps.json", nocaps),
+        (
+            "more.json",
+            json!({"annotations": [annotations[0], annotations[1], annotations[2], {"image_id": 7, "caption": "x"}]}),
+        ),
+        ("fewer.json", json!({"annotations": [annotations[0]]})),
         ("karpathy.json", json!({"images": karpathy})),
         ("results.json", json!(results)),
         (
@@ -132,6 +137,16 @@ fn what_others_metrics_need_is_named() {
             "results.json",
         ),
         ("results.json", 1, "results.json"),
+        (
+            "more.json",
+            1,
+            "results.json: without a candidate caption: image `7`",
+        ),
+        (
+            "fewer.json",
+            1,
+            "results.json: not among the references: 2 images: `1`, `2`",
+        ),
     ] {
         let output = experiment.blip2(&format!("{RESULTS} {arguments}"));
         expect_code(&output, code);

@@ -44,6 +44,14 @@ pub enum RunError {
     /// Captions can't be scored.
     #[error(transparent)]
     Eval(#[from] EvalError),
+    /// The captions of two files do not belong together.
+    #[error("{file}: {source}", file = file.display())]
+    Captions {
+        /// The file with too many or too few.
+        file: PathBuf,
+        /// Which images.
+        source: EvalError,
+    },
     /// A file can't be read or written.
     #[error("{path}: {source}", path = path.display())]
     Io {

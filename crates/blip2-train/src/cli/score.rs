@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use blip2_eval::{Scores, read_coco_results, read_references};
+use blip2_eval::{EvalError, Scores, read_coco_results, read_references};
 use serde::Serialize;
 
 use super::{json, metrics, result_line};
@@ -44,7 +44,17 @@ pub(super) fn run(args: Args) -> Result<(), RunError> {
     let references = read_references(&args.references, args.split.as_deref())?;
     let candidates = read_coco_results(&args.candidates)?;
     let (scorer, metrics) = args.metrics.scorer(&references.captions)?;
-    let report = scorer.score(&candidates, &metrics)?;
+    let report = scorer
+        .score(&candidates, &metrics)
+        .map_err(|source| match source {
+            EvalError::MissingCandidates { .. } | EvalError::UnknownImages { .. } => {
+                RunError::Captions {
+                    file: args.candidates.clone(),
+                    source,
+                }
+            }
+            source => source.into(),
+        })?;
     let domains = scorer.score_parts(&references.domains, &candidates, &metrics, &report)?;
     if args.json {
         return result_line(&json(&Output {
