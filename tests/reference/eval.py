@@ -6,14 +6,19 @@ Run by hand: `python tests/reference/eval.py`.
   small grammar, with capitals, punctuation, hyphens, an empty and a one-word candidate.
 - eval/tokens.json: lines of hard text, each with its tokens; eval/scores.json: such captions with
   their scores. The text stays as it is in the files; the expected values are computed anew.
+- eval/document_frequencies.p, eval/cider_d.json: document frequencies of half of the 60 images, as CIDEr-D's authors
+  keep them, and the scores that they give to all.
 """
 
 import json
+import pickle
 import random
 from pathlib import Path
 
+import numpy as np
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
+from pycocoevalcap.cider.cider_scorer import CiderScorer
 from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
@@ -76,6 +81,36 @@ def plain():
     write("expected.json", expected)
 
 
+def given_frequencies():
+    """CIDEr-D with the document frequencies of another set."""
+    tokenizer = PTBTokenizer()
+    references, candidates = {}, {}
+    for annotation in json.loads((HERE / "references.json").read_text())["annotations"]:
+        references.setdefault(annotation["image_id"], []).append(annotation)
+    for result in json.loads((HERE / "candidates.json").read_text()):
+        candidates[result["image_id"]] = [result]
+    references, candidates = tokenizer.tokenize(references), tokenizer.tokenize(candidates)
+    half = CiderScorer()
+    for image in list(references)[:30]:
+        half += (candidates[image][0], references[image])
+    half.compute_doc_freq()
+    images = 30
+
+    class Given(CiderScorer):
+        # It would be overwritten by the number of images that are scored.
+        ref_len = property(lambda self: np.log(float(images)), lambda self, value: None)
+
+    scorer = Given()
+    for image in references:
+        scorer += (candidates[image][0], references[image])
+    scorer.document_frequency = half.document_frequency
+    each = scorer.compute_cider()
+    content = {"document_frequency": half.document_frequency, "ref_len": images}
+    (HERE / "document_frequencies.p").write_bytes(pickle.dumps(content, protocol=2))
+    write("cider_d.json", {"CIDErD": float(np.mean(each)), "per_image": {str(k): float(v) for k, v in zip(references, each)}})
+
+
 if __name__ == "__main__":
     plain()
+    given_frequencies()
     hard()

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use blip2_eval::{Captions, Metric, Scorer, Scores, read_coco_results, read_references, tokenize};
+use blip2_eval::{
+    Captions, DocumentFrequencies, Metric, Scorer, Scores, read_coco_results, read_references,
+    tokenize,
+};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -53,6 +56,33 @@ fn matches_pycocoevalcap_scores_of_plain_captions() {
         .score(&candidates, &METRICS)
         .unwrap();
     assert_scores("all", &report.scores, &read("expected.json"));
+}
+
+#[derive(Deserialize)]
+struct Given {
+    #[serde(rename = "CIDErD")]
+    total: f64,
+    per_image: BTreeMap<String, f64>,
+}
+
+/// The file is a pickle, as the authors of CIDEr-D have theirs.
+#[test]
+fn matches_cider_d_with_the_document_frequencies_of_another_set() {
+    let references = read_references(&folder().join("references.json"), None).unwrap();
+    let candidates = read_coco_results(&folder().join("candidates.json")).unwrap();
+    let frequencies = folder().join("document_frequencies.p");
+    let scorer = Scorer::new(&references.captions)
+        .unwrap()
+        .with_document_frequencies(&DocumentFrequencies::read(&frequencies).unwrap());
+    let metrics = [Metric::Cider, Metric::CiderD];
+    let report = scorer.score(&candidates, &metrics).unwrap();
+    let expected: Given = read("cider_d.json");
+    let close = |actual: Option<f64>, expected: f64| (actual.unwrap() - expected).abs() < TOLERANCE;
+    assert!(close(report.scores.get("CIDErD"), expected.total));
+    assert!(!close(report.scores.get("CIDEr"), expected.total));
+    for (id, scores) in &report.per_image {
+        assert!(close(scores.get("CIDErD"), expected.per_image[id]), "{id}");
+    }
 }
 
 #[derive(Deserialize)]
