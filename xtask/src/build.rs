@@ -3,6 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
+/// Settings that glibc reads when a program starts; other systems have no such variable.
+const TUNABLES: &str = "GLIBC_TUNABLES";
+/// Large blocks in pages of 2 MiB: a model of 8 GB loads faster, for the system hands out
+/// and clears 4,000 pages where it would be two million.
+const HUGE_PAGES: &str = "glibc.malloc.hugetlb=1";
+
 /// The workspace's root.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -51,7 +57,12 @@ pub fn run_blip2(backend: &str, arguments: &[String]) -> ExitCode {
         eprintln!("error: cargo did not say where it put blip2");
         return ExitCode::FAILURE;
     };
-    match Command::new(&binary).args(arguments).status() {
+    let mut command = Command::new(&binary);
+    command.args(arguments);
+    if std::env::var_os(TUNABLES).is_none() {
+        command.env(TUNABLES, HUGE_PAGES);
+    }
+    match command.status() {
         Ok(status) => exit_code(status),
         Err(error) => {
             eprintln!("error: {} can't be started: {error}", binary.display());
