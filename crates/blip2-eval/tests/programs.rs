@@ -5,8 +5,13 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use blip2_eval::{Captions, Metric, Scorer, Spice};
+
+/// A program can't be started while any process has it open for writing, and a process that another
+/// test starts at that moment has inherited it.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// A `java` that answers with `body`, and the jar with its libraries.
 fn stand_in(folder: &Path, body: &str) -> (PathBuf, PathBuf) {
@@ -54,6 +59,7 @@ fn score(jar: &Path, java: &Path) -> Result<Vec<f64>, String> {
 
 #[test]
 fn tokenized_captions_go_in_and_f_scores_come_out() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().unwrap();
     // Arguments: -Xmx8G -jar JAR INPUT -out OUTPUT -subset -silent
     let body = format!(
@@ -76,6 +82,7 @@ fn tokenized_captions_go_in_and_f_scores_come_out() {
 
 #[test]
 fn what_fails_is_said() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().unwrap();
     let (jar, java) = stand_in(folder.path(), "echo 'Could not load the model' >&2; exit 3");
     let error = score(&jar, &java).unwrap_err();
