@@ -8,6 +8,9 @@ use super::PartRow;
 /// Bytes of an f32.
 const F32: usize = 4;
 
+/// The row of the language model.
+const LANGUAGE_MODEL: &str = "text_backbone";
+
 /// Text tokens of a caption, for the estimate.
 const TEXT_TOKENS: usize = 32;
 
@@ -25,23 +28,30 @@ pub struct Estimate {
 /// Frozen parts are kept in `towers`, trained ones in f32 with a gradient and two moments. The
 /// Q-Former and the language model keep what their backward passes need: per layer and token about
 /// 16 values a channel (projections, attention's output, the feed-forward's four) and the weights
-/// of attention. A frozen image encoder keeps nothing.
+/// of attention. A frozen language model in half precision is widened on its way, and the backward
+/// pass keeps what was widened. A frozen image encoder keeps nothing.
 pub fn memory(
     rows: &[PartRow],
     architecture: &Architecture,
     batch_size: usize,
     towers: Precision,
 ) -> Estimate {
+    let bytes = towers.of(DType::F32).size();
     let weights: usize = rows
         .iter()
         .map(|row| match row.frozen {
-            true => row.params * towers.of(DType::F32).size(),
+            true => row.params * bytes,
             false => row.params * F32,
         })
         .sum();
     let trained: usize = rows
         .iter()
         .filter(|row| !row.frozen)
+        .map(|row| row.params * F32)
+        .sum();
+    let widened: usize = rows
+        .iter()
+        .filter(|row| row.frozen && row.name == LANGUAGE_MODEL && bytes < F32)
         .map(|row| row.params * F32)
         .sum();
     let layers = |layers: usize, tokens: usize, width: usize, heads: usize| {
@@ -62,7 +72,7 @@ pub fn memory(
     );
     let image = architecture.vision.num_tokens() * 8 * architecture.vision.hidden_size * F32;
     Estimate {
-        train: weights + 3 * trained + batch_size * (activations + image),
+        train: weights + widened + 3 * trained + batch_size * (activations + image),
         caption: weights + image,
     }
 }
