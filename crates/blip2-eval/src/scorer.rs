@@ -11,6 +11,7 @@ use crate::meteor::Meteor;
 use crate::ngrams::{Counts, Vocabulary};
 use crate::ptb_tokenizer::is_space;
 use crate::rouge_l::rouge_l;
+use crate::spice::SpiceImage;
 use crate::{
     Captions, DocumentFrequencies, EvalError, MeteorData, Metric, Report, Scores, Spice, tokenize,
 };
@@ -241,20 +242,30 @@ impl Scorer {
         // Both maps have the same keys in the same order.
         let pairs: Vec<(&String, &References)> =
             candidates.values().zip(self.images.values()).collect();
-        let mut images: Vec<ImageScores> = pairs
+        let scored: Vec<(ImageScores, String)> = pairs
             .into_par_iter()
-            .map(|(caption, references)| self.score_image(caption, references, metrics))
+            .map(|(caption, references)| {
+                let tokens = rouge_tokens(caption);
+                let scores = self.score_image(&tokens, references, metrics);
+                (scores, tokens.join(" "))
+            })
+            .collect();
+        let (mut images, lines): (Vec<ImageScores>, Vec<String>) = scored.into_iter().unzip();
+        let lines: Vec<(&str, &str)> = candidates
+            .keys()
+            .zip(&lines)
+            .map(|(id, line)| (id.as_str(), line.as_str()))
             .collect();
         let mut meteor = 0.0;
         if metrics.contains(&Metric::Meteor) {
             let scores;
-            (scores, meteor) = self.meteor(candidates)?;
+            (scores, meteor) = self.meteor(&lines)?;
             for (image, score) in images.iter_mut().zip(scores) {
                 image.meteor = score;
             }
         }
         if metrics.contains(&Metric::Spice) {
-            let scores = self.spice(candidates)?;
+            let scores = self.spice(&lines)?;
             for (image, (_, score)) in images.iter_mut().zip(scores) {
                 image.spice = score;
             }
@@ -282,36 +293,28 @@ impl Scorer {
         Ok(Report { scores, per_image })
     }
 
-    /// Of each candidate, in their order, and of all.
-    fn meteor(&self, candidates: &BTreeMap<String, String>) -> Result<(Vec<f64>, f64), EvalError> {
+    /// Of each tokenized candidate, in their order, and of all.
+    fn meteor(&self, candidates: &[(&str, &str)]) -> Result<(Vec<f64>, f64), EvalError> {
         let meteor = self.meteor.as_ref().ok_or(EvalError::Unavailable {
             metric: "METEOR",
             reason: "it needs the data of METEOR 1.5, which an installed pycocoevalcap has".into(),
         })?;
-        let lines: Vec<(&str, String)> = candidates
-            .par_iter()
-            .map(|(id, caption)| (id.as_str(), tokenize(caption).join(" ")))
-            .collect();
-        Ok(meteor.score(&lines))
+        Ok(meteor.score(candidates))
     }
 
-    /// By image id, in the order of the candidates.
-    fn spice(
-        &self,
-        candidates: &BTreeMap<String, String>,
-    ) -> Result<BTreeMap<String, f64>, EvalError> {
+    /// Of tokenized candidates, by image id, in their order.
+    fn spice(&self, candidates: &[(&str, &str)]) -> Result<BTreeMap<String, f64>, EvalError> {
         let spice = self.spice.as_ref().ok_or(EvalError::Unavailable {
             metric: "SPICE",
             reason: "it needs the program of its authors (spice-1.0.jar)".into(),
         })?;
-        let images: Vec<(&str, String, Vec<String>)> = candidates
-            .par_iter()
-            .map(|(id, caption)| {
-                (
-                    id.as_str(),
-                    tokenize(caption).join(" "),
-                    self.images[id].lines.clone(),
-                )
+        let images: Vec<SpiceImage> = candidates
+            .iter()
+            .zip(self.images.values())
+            .map(|((image_id, test), references)| SpiceImage {
+                image_id,
+                test,
+                refs: &references.lines,
             })
             .collect();
         spice.score(&images)
@@ -355,14 +358,13 @@ impl Scorer {
 
     fn score_image(
         &self,
-        caption: &str,
+        tokens: &[String],
         references: &References,
         metrics: &[Metric],
     ) -> ImageScores {
-        let tokens = rouge_tokens(caption);
         let mut new: HashMap<&str, u32> = HashMap::new();
         let known = self.vocabulary.len() as u32;
-        let sentence = Sentence::new(&tokens, |word| {
+        let sentence = Sentence::new(tokens, |word| {
             self.vocabulary.get(word).unwrap_or_else(|| {
                 let next = known + new.len() as u32;
                 *new.entry(word).or_insert(next)

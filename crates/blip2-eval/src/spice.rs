@@ -29,11 +29,14 @@ pub struct Spice {
     java: PathBuf,
 }
 
+/// An image's tokenized captions, as the program reads them.
 #[derive(Serialize)]
-struct Image<'a> {
-    image_id: &'a str,
-    test: &'a str,
-    refs: &'a [String],
+pub(crate) struct SpiceImage<'a> {
+    pub image_id: &'a str,
+    /// The candidate.
+    pub test: &'a str,
+    /// The references.
+    pub refs: &'a [String],
 }
 
 #[derive(Deserialize)]
@@ -111,11 +114,8 @@ impl Spice {
         }
     }
 
-    /// The F-score of every image, by its id: tokenized candidates and references go in.
-    pub(crate) fn score(
-        &self,
-        images: &[(&str, String, Vec<String>)],
-    ) -> Result<BTreeMap<String, f64>, EvalError> {
+    /// The F-score of every image, by its id.
+    pub(crate) fn score(&self, images: &[SpiceImage]) -> Result<BTreeMap<String, f64>, EvalError> {
         let failed = |reason: String| EvalError::Program {
             program: self.jar.clone(),
             reason,
@@ -125,15 +125,7 @@ impl Spice {
             folder.path().join("in.json"),
             folder.path().join("out.json"),
         );
-        let content: Vec<Image> = images
-            .iter()
-            .map(|(image_id, test, refs)| Image {
-                image_id,
-                test,
-                refs,
-            })
-            .collect();
-        let json = serde_json::to_vec(&content).map_err(|error| failed(error.to_string()))?;
+        let json = serde_json::to_vec(images).map_err(|error| failed(error.to_string()))?;
         fs::write(&input, json).map_err(|error| failed(error.to_string()))?;
         let run = Command::new(&self.java)
             .args([HEAP, "-jar"])
@@ -157,11 +149,15 @@ impl Spice {
             .into_iter()
             .map(|result| (result.image_id, result.scores.all.f))
             .collect();
-        let lacking = |(id, _, _): &&(&str, String, Vec<String>)| {
-            !scores.get(*id).is_some_and(|score| score.is_finite())
+        let lacks = |image: &&SpiceImage| {
+            let score = scores.get(image.image_id);
+            !score.is_some_and(|score| score.is_finite())
         };
-        match images.iter().find(lacking) {
-            Some((id, _, _)) => Err(failed(format!("gave no score of image `{id}`"))),
+        match images.iter().find(lacks) {
+            Some(image) => Err(failed(format!(
+                "gave no score of image `{}`",
+                image.image_id
+            ))),
             None => Ok(scores),
         }
     }

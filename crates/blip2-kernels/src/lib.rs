@@ -31,12 +31,10 @@ pub fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tenso
             let x = x.clone().slice([0..batch * tokens, rows.clone()]);
             x.matmul(weight.clone().slice([rows, 0..outputs]).cast(dtype))
         })
-        .reduce(|sum, product| sum + product);
-    let product = match (product, bias) {
-        (Some(product), Some(bias)) => product + bias.unsqueeze(),
-        (Some(product), None) => product,
-        (None, _) => Tensor::zeros([batch * tokens, outputs], &x.device()),
-    };
+        .chain(bias.map(Tensor::unsqueeze))
+        .reduce(|sum, part| sum + part);
+    // A matrix of more than a block has one.
+    let product = product.unwrap_or_else(|| Tensor::zeros([batch * tokens, outputs], &x.device()));
     product.reshape([batch, tokens, outputs])
 }
 

@@ -42,15 +42,16 @@ struct Fields {
 ///
 /// A file that can't be read or parsed, that holds no caption, or lists an image without a caption.
 pub fn read_references(path: &Path, split: Option<&str>) -> Result<References, EvalError> {
-    let fields: Fields = read_json(path)?;
+    let bytes = read_bytes(path)?;
+    let fields: Fields = parse_json(path, &bytes)?;
     match (fields.annotations, fields.images) {
         (Some(_), _) if split.is_some() => Err(wrong(
             path,
             "the whole file",
             "is a COCO annotation file, which has no splits",
         )),
-        (Some(_), _) => coco::references(path, read_json(path)?),
-        (None, Some(_)) => karpathy::references(path, read_json(path)?, split),
+        (Some(_), _) => coco::references(path, parse_json(path, &bytes)?),
+        (None, Some(_)) => karpathy::references(path, parse_json(path, &bytes)?, split),
         (None, None) => Err(wrong(
             path,
             "the whole file",
@@ -91,11 +92,15 @@ impl<'de> Deserialize<'de> for Id {
 }
 
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, EvalError> {
-    let bytes = read_bytes(path)?;
+    parse_json(path, &read_bytes(path)?)
+}
+
+/// Parses the `bytes` of the file `path`.
+fn parse_json<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, EvalError> {
     if bytes.trim_ascii().is_empty() {
         return Err(wrong(path, "the whole file", "is empty"));
     }
-    let mut json = serde_json::Deserializer::from_slice(&bytes);
+    let mut json = serde_json::Deserializer::from_slice(bytes);
     let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let place = match error.path().to_string() {
             path if path == "." => "the whole file".to_string(),

@@ -37,11 +37,13 @@ pub(super) struct Match {
 }
 
 impl Match {
-    fn words(&self) -> Range<usize> {
+    /// In the reference.
+    pub fn words(&self) -> Range<usize> {
         self.start..self.start + self.length
     }
 
-    fn other_words(&self) -> Range<usize> {
+    /// In the candidate.
+    pub fn other_words(&self) -> Range<usize> {
         self.other_start..self.other_start + self.other_length
     }
 

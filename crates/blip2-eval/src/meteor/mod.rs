@@ -97,7 +97,7 @@ impl Meteor {
     }
 
     /// The scores of tokenized candidates, in their order, and that of all together.
-    pub fn score(&self, candidates: &[(&str, String)]) -> (Vec<f64>, f64) {
+    pub fn score(&self, candidates: &[(&str, &str)]) -> (Vec<f64>, f64) {
         let tokens: Vec<Vec<String>> = candidates
             .par_iter()
             .map(|(_, line)| {

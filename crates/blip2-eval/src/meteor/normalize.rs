@@ -29,7 +29,7 @@ pub(super) enum Follows {
 pub(super) fn read_prefixes(text: &str) -> Prefixes {
     let mut prefixes = Prefixes::new();
     for line in text.lines() {
-        let mut parts = line.split(SPACES).filter(|part| !part.is_empty());
+        let mut parts = words(line);
         let Some(prefix) = parts.next().filter(|prefix| !prefix.starts_with('#')) else {
             continue;
         };
@@ -45,12 +45,14 @@ pub(super) fn read_prefixes(text: &str) -> Prefixes {
 /// A pattern and what stands in its place.
 struct Rule(Regex, &'static str);
 
-/// The rules before and after the dashes are made alike.
+/// What is done to a line, in this order but for the last two.
 struct Rules {
-    before: Vec<Rule>,
-    after: Vec<Rule>,
+    /// Everything but letters, digits and what has a rule of its own stands alone.
+    other: Rule,
     dots: Regex,
     last_dots: Regex,
+    /// Commas, quotes, dashes, apostrophes.
+    punctuation: Vec<Rule>,
     spaces: Regex,
     has_letter: Regex,
 }
@@ -62,10 +64,10 @@ static RULES: LazyLock<Rules> = LazyLock::new(|| {
     let rule = |pattern: String, replacement| Rule(regex(&pattern), replacement);
     let other = format!("([^{DIGIT}{ALPHA}{SPACE}.'`,‘’-])");
     Rules {
+        other: rule(other, " ${1} "),
         dots: regex(r"\.(\.+)"),
         last_dots: regex(r"DOTMULTI\.([^.])"),
-        before: vec![rule(other, " ${1} ")],
-        after: vec![
+        punctuation: vec![
             rule(format!("([^{DIGIT}]),([^{DIGIT}])"), "${1} , ${2}"),
             rule(format!("([{DIGIT}]),([^{DIGIT}])"), "${1} , ${2}"),
             rule(format!("([^{DIGIT}]),([{DIGIT}])"), "${1} , ${2}"),
@@ -92,16 +94,12 @@ pub(super) fn normalize(line: &str, prefixes: &Prefixes) -> Vec<String> {
     // Most captions are words alone, which no rule touches.
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b' ';
     if line.bytes().all(is_plain) {
-        let words = line.split(' ').filter(|word| !word.is_empty());
-        return words.map(str::to_ascii_lowercase).collect();
+        return words(line).map(str::to_ascii_lowercase).collect();
     }
     let rules = &*RULES;
-    let mut line = format!(" {line} ");
-    for rule in &rules.before {
-        line = rule.apply(line);
-    }
-    line = escape_dots(line, rules);
-    for rule in &rules.after {
+    let line = rules.other.apply(format!(" {line} "));
+    let mut line = escape_dots(line, rules);
+    for rule in &rules.punctuation {
         line = rule.apply(line);
     }
     let mut text = split_dots(&line, prefixes, rules);
@@ -110,8 +108,12 @@ pub(super) fn normalize(line: &str, prefixes: &Prefixes) -> Vec<String> {
     }
     let text = text.replace("DOTMULTI", ".");
     let text = rules.spaces.replace_all(&text, " ").to_lowercase();
-    let words = text.split(SPACES).filter(|word| !word.is_empty());
-    words.map(str::to_string).collect()
+    words(&text).map(str::to_string).collect()
+}
+
+/// What stands between spaces, as Java's `StringTokenizer` splits a line.
+fn words(line: &str) -> impl Iterator<Item = &str> {
+    line.split(SPACES).filter(|word| !word.is_empty())
 }
 
 impl Rule {
@@ -138,7 +140,7 @@ fn escape_dots(line: String, rules: &Rules) -> String {
 
 /// Splits the dot from words that it does not belong to.
 fn split_dots(line: &str, prefixes: &Prefixes, rules: &Rules) -> String {
-    let words: Vec<&str> = line.split(SPACES).filter(|word| !word.is_empty()).collect();
+    let words: Vec<&str> = words(line).collect();
     let mut text = String::with_capacity(line.len());
     for (index, word) in words.iter().enumerate() {
         let next = words.get(index + 1);

@@ -87,16 +87,13 @@ impl Side {
 
 impl Stats {
     pub fn new(candidate: &[Arc<Word>], reference: &[Arc<Word>], matches: &[Match]) -> Self {
-        let found = || matches.iter();
+        let in_candidate = matches
+            .iter()
+            .map(|found| (found.module, found.other_words()));
+        let in_reference = matches.iter().map(|found| (found.module, found.words()));
         Self {
-            candidate: Side::new(
-                candidate,
-                found().map(|m| (m.module, m.other_start..m.other_start + m.other_length)),
-            ),
-            reference: Side::new(
-                reference,
-                found().map(|m| (m.module, m.start..m.start + m.length)),
-            ),
+            candidate: Side::new(candidate, in_candidate),
+            reference: Side::new(reference, in_reference),
             chunks: chunks(matches) as f64,
         }
     }
@@ -135,8 +132,7 @@ impl Stats {
 fn chunks(matches: &[Match]) -> usize {
     let follows = |pair: &&[Match]| {
         let [before, after] = pair else { return false };
-        before.start + before.length == after.start
-            && before.other_start + before.other_length == after.other_start
+        before.words().end == after.start && before.other_words().end == after.other_start
     };
     matches.len() - matches.windows(2).filter(follows).count()
 }

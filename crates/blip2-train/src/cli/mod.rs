@@ -8,7 +8,6 @@ mod generation;
 mod inspect;
 mod logging;
 mod metrics;
-
 mod model;
 mod score;
 mod train;

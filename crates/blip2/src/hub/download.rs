@@ -20,6 +20,42 @@ const TRIES: u32 = 5;
 /// The wait after the first failure; it doubles.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 
+/// How often, and after what time, a request is made again.
+struct Patience {
+    /// Further tries.
+    left: u32,
+    wait: Duration,
+}
+
+impl Patience {
+    /// For a request whose first try is one of all.
+    fn new() -> Self {
+        Self {
+            left: TRIES - 1,
+            wait: FIRST_WAIT,
+        }
+    }
+
+    /// As if the try that brought something had not been one.
+    fn after_progress() -> Self {
+        Self {
+            left: TRIES,
+            wait: FIRST_WAIT,
+        }
+    }
+
+    fn is_spent(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Waits for the next try.
+    fn wait(&mut self) {
+        std::thread::sleep(self.wait);
+        self.wait *= 2;
+        self.left -= 1;
+    }
+}
+
 /// What the hub says of a revision.
 #[derive(Debug, Deserialize)]
 pub(super) struct Listing {
@@ -64,17 +100,11 @@ impl Listing {
                 .query("blobs", "true")
                 .call()
         };
-        let mut wait = FIRST_WAIT;
-        let mut tries = 1;
+        let mut patience = Patience::new();
         let mut answer = loop {
             match request().map_err(&failed) {
-                Ok(answer) => break answer,
-                Err(HubError::Unreachable { .. }) if tries < TRIES => {
-                    std::thread::sleep(wait);
-                    wait *= 2;
-                    tries += 1;
-                }
-                Err(error) => return Err(error),
+                Err(HubError::Unreachable { .. }) if !patience.is_spent() => patience.wait(),
+                result => break result?,
             }
         };
         let listing: Self = answer.body_mut().read_json().map_err(failed)?;
@@ -175,8 +205,7 @@ impl Download<'_> {
     /// Fetches until it is there, with patience as long as each try brings something.
     fn fetch(&self, file: &File, meter: &Meter) -> Result<(), HubError> {
         let name = &file.rfilename;
-        let mut wait = FIRST_WAIT;
-        let mut tries = 1;
+        let mut patience = Patience::new();
         let mut damaged = false;
         let mut most = 0;
         loop {
@@ -202,16 +231,14 @@ impl Download<'_> {
                 },
             };
             if meter.done() > most {
-                (most, tries, wait) = (meter.done(), 1, FIRST_WAIT);
-            } else {
-                tries += 1;
+                most = meter.done();
+                patience = Patience::after_progress();
             }
-            if tries > TRIES {
+            if patience.is_spent() {
                 return Err(error);
             }
             tracing::warn!("{error}; trying again");
-            std::thread::sleep(wait);
-            wait *= 2;
+            patience.wait();
         }
     }
 
@@ -287,48 +314,43 @@ fn verify(path: &Path, file: &File, announced: Option<u64>) -> Result<(), HubErr
 
 /// What a failed request means to the user.
 fn failure(endpoint: &str, what: &str, error: &ApiError) -> HubError {
-    let endpoint = endpoint.to_string();
-    let what = what.to_string();
-    let reason = error.to_string();
-    let ApiError::RequestError(request) = error else {
-        return match error {
-            ApiError::IoError(_) | ApiError::InvalidResume | ApiError::TooManyRetries(_) => {
-                HubError::Unreachable {
+    let (endpoint, id) = (endpoint.to_string(), what.to_string());
+    let is_of_the_way = match error {
+        ApiError::IoError(_) | ApiError::InvalidResume | ApiError::TooManyRetries(_) => true,
+        ApiError::RequestError(request) => match request.as_ref() {
+            ureq::Error::StatusCode(404) => return HubError::NotFound { endpoint, id },
+            ureq::Error::StatusCode(status @ (401 | 403)) => {
+                let status = *status;
+                return HubError::Denied {
                     endpoint,
-                    what,
-                    reason,
-                }
+                    id,
+                    status,
+                };
             }
-            _ => HubError::Answer {
-                endpoint,
-                what,
-                reason,
-            },
-        };
+            ureq::Error::StatusCode(408 | 416 | 429 | 500..)
+            | ureq::Error::Io(_)
+            | ureq::Error::Timeout(_)
+            | ureq::Error::HostNotFound
+            | ureq::Error::ConnectionFailed
+            | ureq::Error::BodyStalled
+            | ureq::Error::Protocol(_) => true,
+            _ => false,
+        },
+        _ => false,
     };
-    match request.as_ref() {
-        ureq::Error::StatusCode(404) => HubError::NotFound { endpoint, id: what },
-        ureq::Error::StatusCode(status @ (401 | 403)) => HubError::Denied {
-            endpoint,
-            id: what,
-            status: *status,
-        },
-        ureq::Error::StatusCode(408 | 416 | 429 | 500..)
-        | ureq::Error::Io(_)
-        | ureq::Error::Timeout(_)
-        | ureq::Error::HostNotFound
-        | ureq::Error::ConnectionFailed
-        | ureq::Error::BodyStalled
-        | ureq::Error::Protocol(_) => HubError::Unreachable {
+    let (what, reason) = (id, error.to_string());
+    if is_of_the_way {
+        HubError::Unreachable {
             endpoint,
             what,
             reason,
-        },
-        _ => HubError::Answer {
+        }
+    } else {
+        HubError::Answer {
             endpoint,
             what,
             reason,
-        },
+        }
     }
 }
 

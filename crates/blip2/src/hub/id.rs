@@ -24,11 +24,6 @@ pub struct HubId {
 }
 
 impl HubId {
-    /// Whether `text` can only mean a hub id: it begins with `hf://`.
-    pub fn is_marked(text: &str) -> bool {
-        text.starts_with(SCHEME)
-    }
-
     /// `owner/name`.
     pub fn repo(&self) -> &str {
         &self.repo

@@ -134,7 +134,7 @@ impl Hub {
         let folder = if is_commit(id.revision()) {
             repo.pointer_path(id.revision())
         } else {
-            // Any file tells the commit that the branch stood at.
+            // The commit that the branch stood at.
             let refs = self
                 .cache
                 .join(Repo::model(id.repo().into()).folder_name())
