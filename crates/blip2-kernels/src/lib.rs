@@ -1,12 +1,16 @@
 //! What the towers compute otherwise than Burn would: products in the precision of their input with
-//! weights that are kept in half precision.
+//! weights that are kept in half precision, and the loss of a large vocabulary.
 //!
 //! A frozen tower in half precision takes half the memory and rounds nothing but its weights. Burn
 //! multiplies tensors of one precision, so weights must be widened. Done for a whole matrix at once,
 //! that writes and reads it again through main memory, in pages that the system hands out anew each
 //! time; here it is done in blocks that stay in the processor's cache.
 
+mod cross_entropy;
+
 use burn::tensor::{Tensor, module};
+
+pub use cross_entropy::tied_cross_entropy;
 
 /// Numbers of a matrix that are widened at once: 4 MiB in f32.
 const BLOCK: usize = 1 << 20;

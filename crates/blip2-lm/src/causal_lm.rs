@@ -45,6 +45,19 @@ pub trait CausalLm {
     /// - returns: `[batch, tokens, vocab_size]`
     fn logits(&self, hidden: Tensor<3>) -> Tensor<3>;
 
+    /// The mean cross-entropy, in nats, of the next token after each row of `hidden` against `ids`;
+    /// what [`logits`](Self::logits) and a softmax would give, in memory that does not grow with
+    /// the number of rows times the vocabulary.
+    ///
+    /// # Shapes
+    /// - `hidden`: `[tokens, hidden_size]`
+    /// - returns: `[1]`
+    ///
+    /// # Panics
+    ///
+    /// If there is no token, or `ids` are not as many.
+    fn cross_entropy(&self, hidden: Tensor<2>, ids: &[i64]) -> Tensor<1>;
+
     /// Channels of [`embed`](Self::embed)'s result and of `inputs_embeds`.
     fn hidden_size(&self) -> usize;
 

@@ -252,6 +252,10 @@ impl CausalLm for Breaking {
         self.0.logits(hidden)
     }
 
+    fn cross_entropy(&self, hidden: Tensor<2>, ids: &[i64]) -> Tensor<1> {
+        self.0.cross_entropy(hidden, ids)
+    }
+
     fn hidden_size(&self) -> usize {
         self.0.hidden_size()
     }

@@ -4,7 +4,7 @@ use blip2_data::{CaptionSample, Prediction};
 use blip2_lm::{CausalLm, GenerationConfig, generate_after};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::loss::{Losses, TextBatch, cross_entropy};
+use crate::loss::{Losses, TextBatch};
 use crate::{Blip2Caption, Blip2Error};
 
 impl Blip2Caption {
@@ -12,14 +12,15 @@ impl Blip2Caption {
     ///
     /// The language model reads the queries, BOS, the prompt and the caption, which ends with a
     /// line break. Padding, queries and prompt are not scored (nor is BOS, unless `score_bos` is
-    /// set and the prompt is empty). Logits are made for scored positions only.
+    /// set and the prompt is empty). Logits are made for scored positions only,
+    /// a few at a time.
     ///
     /// # Shapes
     /// - `images`: `[batch, 3, height, width]`, normalised; one for each sample
     ///
     /// # Errors
     ///
-    /// A sample without text, or with an empty one.
+    /// A sample without text, or with an empty one; a prompt that fills `max_txt_len`.
     ///
     /// Reference: LAVIS `Blip2OPT.forward`.
     pub fn loss(&self, images: Tensor<4>, samples: &[CaptionSample]) -> Result<Losses, Blip2Error> {
@@ -43,16 +44,21 @@ impl Blip2Caption {
 
         let targets = text.targets(num_queries);
         let scored = targets.positions.len();
+        if scored == 0 {
+            return Err(Blip2Error::Config {
+                field: "model.max_txt_len".into(),
+                reason: format!(
+                    "is {}: the prompt leaves no room for a caption in any row",
+                    self.text.max_txt_len
+                ),
+            });
+        }
         let positions =
             Tensor::<1, Int>::from_data(TensorData::new(targets.positions, [scored]), &device);
         let [_, length, _] = hidden.dims();
-        let hidden = hidden
-            .reshape([batch * length, width])
-            .select(0, positions)
-            .unsqueeze::<3>();
-        let logits = lm.logits(hidden).squeeze_dim::<2>(0);
+        let hidden = hidden.reshape([batch * length, width]).select(0, positions);
         Ok(Losses {
-            loss: cross_entropy(logits, &targets.ids),
+            loss: lm.cross_entropy(hidden, &targets.ids),
             tokens: scored,
         })
     }

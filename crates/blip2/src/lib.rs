@@ -17,6 +17,6 @@ mod tower;
 
 pub use config::{Blip2CaptionConfig, InitConfig, TowerConfig, VisionNeckKind};
 pub use error::Blip2Error;
-pub use loss::{Losses, Targets, TextBatch, cross_entropy};
+pub use loss::{Losses, Targets, TextBatch};
 pub use model::Blip2Caption;
 pub use tower::Tower;

@@ -1,6 +1,5 @@
-//! Caption cross-entropy over the scored positions alone.
+//! Which positions of a batch the caption cross-entropy scores.
 
-use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 /// What `Blip2Caption::loss` returns: named losses, and what they are means of.
@@ -88,13 +87,6 @@ impl TextBatch {
     }
 }
 
-/// The mean cross-entropy of `logits` `[scored, vocabulary]` against `ids`, in nats; `[1]`.
-pub fn cross_entropy(logits: Tensor<2>, ids: &[i64]) -> Tensor<1> {
-    let device = logits.device().inner();
-    let ids = Tensor::<2, Int>::from_data(TensorData::new(ids.to_vec(), [ids.len(), 1]), &device);
-    log_softmax(logits, 1).gather(1, ids).mean().neg()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,14 +113,5 @@ mod tests {
             [8],
             "nothing stands before BOS without queries"
         );
-    }
-
-    #[test]
-    fn cross_entropy_is_the_mean_over_tokens() {
-        let device = Device::default();
-        let logits = Tensor::<2>::from_data([[0.0, 0.0], [0.0, 3f32.ln()]], &device);
-        let loss: f32 = cross_entropy(logits, &[0, 1]).into_scalar();
-        let expected = (2f32.ln() + (4.0f32 / 3.0).ln()) / 2.0;
-        assert!((loss - expected).abs() < 1e-6, "{loss} {expected}");
     }
 }

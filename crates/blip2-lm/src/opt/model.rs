@@ -116,6 +116,10 @@ impl CausalLm for Opt {
         blip2_kernels::tied_logits(hidden, embedding).reshape([batch, tokens, vocab])
     }
 
+    fn cross_entropy(&self, hidden: Tensor<2>, ids: &[i64]) -> Tensor<1> {
+        blip2_kernels::tied_cross_entropy(hidden, self.embed_tokens.weight.val(), ids)
+    }
+
     fn hidden_size(&self) -> usize {
         self.embed_tokens.weight.lazy_shape()[1]
     }

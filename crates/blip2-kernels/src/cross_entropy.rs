@@ -1,0 +1,223 @@
+//! Caption cross-entropy without logits of all tokens at once.
+
+use std::ops::Range;
+
+use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
+
+use crate::{linear, tied_logits};
+
+/// Logits that are made at once: 32 MiB in f32.
+const CHUNK: usize = 1 << 23;
+
+/// The mean cross-entropy, in nats, of `hidden · embeddingᵀ` against `ids`; `[1]`.
+///
+/// Forward and backward go over a few tokens at a time, so the memory that the vocabulary takes does
+/// not grow with their number: the gradient for `hidden` (and for `embedding`, if it is trained) is
+/// made together with the loss, while the logits of its tokens are at hand, and autodiff keeps that
+/// alone. Logits and loss are in the precision of `hidden`.
+///
+/// # Shapes
+/// - `hidden`: `[tokens, width]`
+/// - `embedding`: `[vocabulary, width]`, in any precision
+/// - `ids`: one for each token, below `vocabulary`
+///
+/// # Panics
+///
+/// If there is no token, or `ids` are not as many as `hidden` has rows.
+pub fn tied_cross_entropy(hidden: Tensor<2>, embedding: Tensor<2>, ids: &[i64]) -> Tensor<1> {
+    let [vocabulary, _] = embedding.dims();
+    in_chunks(hidden, embedding, ids, (CHUNK / vocabulary.max(1)).max(1))
+}
+
+fn in_chunks(hidden: Tensor<2>, embedding: Tensor<2>, ids: &[i64], chunk: usize) -> Tensor<1> {
+    let [tokens, width] = hidden.dims();
+    assert_eq!(tokens, ids.len(), "one id for each token");
+    assert!(tokens > 0, "the mean of no token");
+    let (needs_hidden, needs_embedding) = (hidden.is_autodiff(), embedding.is_autodiff());
+    let head = Head {
+        hidden: hidden.clone().inner(),
+        embedding: embedding.clone().inner(),
+        ids,
+    };
+    let mut sum: Option<Tensor<1>> = None;
+    let mut hidden_grads = Vec::new();
+    let mut embedding_grad: Option<Tensor<2>> = None;
+    for start in (0..tokens).step_by(chunk) {
+        let rows = start..(start + chunk).min(tokens);
+        let (loss, probabilities) = head.loss(rows.clone());
+        sum = Some(add(sum, loss));
+        if needs_embedding {
+            let grad = head.embedding_grad(rows.clone(), probabilities.clone());
+            embedding_grad = Some(add(embedding_grad, grad));
+        }
+        if needs_hidden || needs_embedding {
+            hidden_grads.push(head.hidden_grad(rows, probabilities));
+        }
+    }
+    let mean = |sum: Tensor<1>| sum.div_scalar(tokens as f64);
+    let mut loss = mean(sum.expect("there is a token"));
+    if !hidden_grads.is_empty() {
+        let grad = Tensor::cat(hidden_grads, 0).reshape([tokens, width]);
+        loss = with_gradient(loss, hidden, grad.div_scalar(tokens as f64));
+    }
+    if let Some(grad) = embedding_grad {
+        let grad = grad.div_scalar(tokens as f64).cast(embedding.dtype());
+        loss = with_gradient(loss, embedding, grad);
+    }
+    loss
+}
+
+fn add<const D: usize>(sum: Option<Tensor<D>>, term: Tensor<D>) -> Tensor<D> {
+    match sum {
+        Some(sum) => sum + term,
+        None => term,
+    }
+}
+
+/// `value`, with the gradient `grad` for `x`: a linear function of `x` that is 0 here.
+fn with_gradient(value: Tensor<1>, x: Tensor<2>, grad: Tensor<2>) -> Tensor<1> {
+    if !x.is_autodiff() {
+        return value;
+    }
+    let dtype = value.dtype();
+    let slope = (x * Tensor::from_inner(grad)).sum().cast(dtype);
+    let zero = slope.clone() - slope.detach();
+    match value.is_autodiff() {
+        true => value + zero,
+        false => Tensor::from_inner(value) + zero,
+    }
+}
+
+/// The output layer, outside of autodiff.
+struct Head<'a> {
+    hidden: Tensor<2>,
+    embedding: Tensor<2>,
+    ids: &'a [i64],
+}
+
+impl Head<'_> {
+    fn hidden(&self, rows: Range<usize>) -> Tensor<2> {
+        let [_, width] = self.hidden.dims();
+        self.hidden.clone().slice([rows, 0..width])
+    }
+
+    fn ids(&self, rows: Range<usize>) -> Tensor<1, Int> {
+        let ids = self.ids[rows].to_vec();
+        let shape = [ids.len()];
+        Tensor::from_data(TensorData::new(ids, shape), &self.hidden.device())
+    }
+
+    /// The summed cross-entropy of `rows`, and the probabilities `[rows, vocabulary]`.
+    fn loss(&self, rows: Range<usize>) -> (Tensor<1>, Tensor<2>) {
+        let logits = tied_logits(self.hidden(rows.clone()), self.embedding.clone());
+        let shifted = logits.clone() - logits.max_dim(1);
+        let ids = self.ids(rows).unsqueeze_dim::<2>(1);
+        let scored = shifted.clone().gather(1, ids);
+        let exponentials = shifted.exp();
+        let total = exponentials.clone().sum_dim(1);
+        ((total.clone().log() - scored).sum(), exponentials / total)
+    }
+
+    /// d(sum) / d(hidden): the expected embedding less that of the id.
+    fn hidden_grad(&self, rows: Range<usize>, probabilities: Tensor<2>) -> Tensor<2> {
+        let dtype = probabilities.dtype();
+        let expected = linear(probabilities.unsqueeze::<3>(), self.embedding.clone(), None);
+        let scored = self.embedding.clone().select(0, self.ids(rows));
+        expected.squeeze_dim::<2>(0) - scored.cast(dtype)
+    }
+
+    /// d(sum) / d(embedding).
+    fn embedding_grad(&self, rows: Range<usize>, probabilities: Tensor<2>) -> Tensor<2> {
+        let hidden = self.hidden(rows.clone());
+        let grad = probabilities.transpose().matmul(hidden.clone());
+        grad.select_assign(0, self.ids(rows), hidden.neg(), IndexingUpdateOp::Add)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::activation::log_softmax;
+    use burn::tensor::{Device, Distribution, FloatDType, Tolerance};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn random(shape: [usize; 2], device: &Device) -> Tensor<2> {
+        Tensor::random(shape, Distribution::Normal(0.0, 1.0), device)
+    }
+
+    /// The same from all logits at once, by Burn's own log-softmax and autodiff.
+    fn whole(hidden: Tensor<2>, embedding: Tensor<2>, ids: &[i64]) -> Tensor<1> {
+        let device = hidden.device().inner();
+        let shape = [ids.len(), 1];
+        let ids = Tensor::<2, Int>::from_data(TensorData::new(ids.to_vec(), shape), &device);
+        let logits = hidden.matmul(embedding.transpose());
+        log_softmax(logits, 1).gather(1, ids).mean().neg()
+    }
+
+    /// Three times `loss`, and its gradients for `hidden` and `embedding`.
+    fn differentiate(
+        hidden: &Tensor<2>,
+        embedding: &Tensor<2>,
+        loss: impl Fn(Tensor<2>, Tensor<2>) -> Tensor<1>,
+    ) -> [TensorData; 3] {
+        let (hidden, embedding) = (
+            hidden.clone().require_grad(),
+            embedding.clone().require_grad(),
+        );
+        let loss = loss(hidden.clone(), embedding.clone()).mul_scalar(3.0);
+        let grads = loss.backward();
+        [
+            loss.into_data(),
+            hidden.grad(&grads).unwrap().into_data(),
+            embedding.grad(&grads).unwrap().into_data(),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_give_the_loss_and_gradients_of_all_logits_at_once(
+            ids in proptest::collection::vec(0i64..11, 1..20), chunk in 1usize..25
+        ) {
+            let device = Device::default().autodiff();
+            let (hidden, embedding) = (random([ids.len(), 6], &device), random([11, 6], &device));
+            let expected = differentiate(&hidden, &embedding, |x, weight| whole(x, weight, &ids));
+            let chunked = differentiate(&hidden, &embedding, |x, weight| {
+                in_chunks(x, weight, &ids, chunk)
+            });
+            for (chunked, expected) in chunked.iter().zip(&expected) {
+                // Sums of at most 20 terms near 1, in another order.
+                chunked.assert_approx_eq::<f32>(expected, Tolerance::absolute(1e-5));
+            }
+        }
+    }
+
+    #[test]
+    fn a_frozen_embedding_in_half_precision_passes_gradients() {
+        let device = Device::default();
+        let embedding = random([2100, 1000], &device).mul_scalar(0.02);
+        let embedding = embedding.cast(FloatDType::BF16);
+        let ids = [3, 2099, 0];
+        let hidden = random([3, 1000], &device);
+        let gradient = |embedding: Tensor<2>, loss: fn(_, _, &[i64]) -> Tensor<1>| {
+            let hidden = Tensor::<2>::from_inner(hidden.clone()).require_grad();
+            let loss = loss(hidden.clone(), embedding, &ids);
+            let grads = loss.backward();
+            (loss.into_data(), hidden.grad(&grads).unwrap().into_data())
+        };
+        let (loss, grad) = gradient(embedding.clone(), tied_cross_entropy);
+        let (whole_loss, whole_grad) = gradient(embedding.cast(FloatDType::F32), whole);
+        loss.assert_approx_eq::<f32>(&whole_loss, Tolerance::absolute(1e-5));
+        grad.assert_approx_eq::<f32>(&whole_grad, Tolerance::absolute(1e-6));
+    }
+
+    #[test]
+    fn large_logits_do_not_overflow_and_nothing_is_kept_without_autodiff() {
+        let device = Device::default();
+        let hidden = Tensor::<2>::from_data([[1000.0, 0.0]], &device);
+        let embedding = Tensor::<2>::from_data([[1.0, 0.0], [0.0, 1.0]], &device);
+        let loss = tied_cross_entropy(hidden, embedding, &[1]);
+        assert!(!loss.is_autodiff());
+        assert_eq!(loss.into_scalar::<f32>(), 1000.0);
+    }
+}
