@@ -30,10 +30,9 @@ pub fn tied_cross_entropy(hidden: Tensor<2>, embedding: Tensor<2>, ids: &[i64]) 
 }
 
 fn in_chunks(hidden: Tensor<2>, embedding: Tensor<2>, ids: &[i64], chunk: usize) -> Tensor<1> {
-    let [tokens, width] = hidden.dims();
+    let [tokens, _] = hidden.dims();
     assert_eq!(tokens, ids.len(), "one id for each token");
     assert!(tokens > 0, "the mean of no token");
-    let (needs_hidden, needs_embedding) = (hidden.is_autodiff(), embedding.is_autodiff());
     let head = Head {
         hidden: hidden.clone().inner(),
         embedding: embedding.clone().inner(),
@@ -46,25 +45,22 @@ fn in_chunks(hidden: Tensor<2>, embedding: Tensor<2>, ids: &[i64], chunk: usize)
         let rows = start..(start + chunk).min(tokens);
         let (loss, probabilities) = head.loss(rows.clone());
         sum = Some(add(sum, loss));
-        if needs_embedding {
+        if embedding.is_autodiff() {
             let grad = head.embedding_grad(rows.clone(), probabilities.clone());
             embedding_grad = Some(add(embedding_grad, grad));
         }
-        if needs_hidden || needs_embedding {
+        if hidden.is_autodiff() {
             hidden_grads.push(head.hidden_grad(rows, probabilities));
         }
     }
-    let mean = |sum: Tensor<1>| sum.div_scalar(tokens as f64);
-    let mut loss = mean(sum.expect("there is a token"));
+    let mut loss = sum.expect("there is a token");
     if !hidden_grads.is_empty() {
-        let grad = Tensor::cat(hidden_grads, 0).reshape([tokens, width]);
-        loss = with_gradient(loss, hidden, grad.div_scalar(tokens as f64));
+        loss = with_gradient(loss, hidden, Tensor::cat(hidden_grads, 0));
     }
     if let Some(grad) = embedding_grad {
-        let grad = grad.div_scalar(tokens as f64).cast(embedding.dtype());
         loss = with_gradient(loss, embedding, grad);
     }
-    loss
+    loss.div_scalar(tokens as f64)
 }
 
 fn add<const D: usize>(sum: Option<Tensor<D>>, term: Tensor<D>) -> Tensor<D> {
@@ -76,16 +72,8 @@ fn add<const D: usize>(sum: Option<Tensor<D>>, term: Tensor<D>) -> Tensor<D> {
 
 /// `value`, with the gradient `grad` for `x`: a linear function of `x` that is 0 here.
 fn with_gradient(value: Tensor<1>, x: Tensor<2>, grad: Tensor<2>) -> Tensor<1> {
-    if !x.is_autodiff() {
-        return value;
-    }
-    let dtype = value.dtype();
-    let slope = (x * Tensor::from_inner(grad)).sum().cast(dtype);
-    let zero = slope.clone() - slope.detach();
-    match value.is_autodiff() {
-        true => value + zero,
-        false => Tensor::from_inner(value) + zero,
-    }
+    let slope = (x.cast(grad.dtype()) * grad).sum();
+    value + (slope.clone() - slope.detach())
 }
 
 /// The output layer, outside of autodiff.
@@ -190,6 +178,15 @@ mod tests {
                 chunked.assert_approx_eq::<f32>(expected, Tolerance::absolute(1e-5));
             }
         }
+    }
+
+    #[test]
+    fn the_loss_is_the_mean_over_tokens() {
+        let device = Device::default();
+        let logits = Tensor::<2>::from_data([[0.0, 0.0], [0.0, 3f32.ln()]], &device);
+        let loss: f32 = tied_cross_entropy(logits, Tensor::eye(2, &device), &[0, 1]).into_scalar();
+        let expected = (2f32.ln() + (4.0f32 / 3.0).ln()) / 2.0;
+        assert!((loss - expected).abs() < 1e-6, "{loss} {expected}");
     }
 
     #[test]

@@ -12,8 +12,8 @@ impl Blip2Caption {
     ///
     /// The language model reads the queries, BOS, the prompt and the caption, which ends with a
     /// line break. Padding, queries and prompt are not scored (nor is BOS, unless `score_bos` is
-    /// set and the prompt is empty). Logits are made for scored positions only,
-    /// a few at a time.
+    /// set and the prompt is empty). Logits are made for scored positions only, a few
+    /// at a time.
     ///
     /// # Shapes
     /// - `images`: `[batch, 3, height, width]`, normalised; one for each sample
@@ -29,8 +29,19 @@ impl Blip2Caption {
             .map(|sample| self.training_row(sample))
             .collect::<Result<Vec<_>, _>>()?;
         let text = TextBatch::new(&rows, self.text.tokenizer.pad_id());
+        let targets = text.targets(self.architecture.qformer.num_query_tokens);
+        let scored = targets.positions.len();
+        if scored == 0 {
+            return Err(Blip2Error::Config {
+                field: "model.max_txt_len".into(),
+                reason: format!(
+                    "is {}: the prompt leaves no room for a caption in any row",
+                    self.text.max_txt_len
+                ),
+            });
+        }
         let prefix = self.visual_prefix(images);
-        let [batch, num_queries, width] = prefix.dims();
+        let [batch, num_queries, _] = prefix.dims();
         let device = prefix.device().inner();
 
         let lm = self.text_backbone.get();
@@ -42,23 +53,8 @@ impl Blip2Caption {
         let attention_mask = Tensor::cat(vec![query_mask, text_mask], 1);
         let hidden = lm.forward(inputs_embeds, attention_mask, None);
 
-        let targets = text.targets(num_queries);
-        let scored = targets.positions.len();
-        if scored == 0 {
-            return Err(Blip2Error::Config {
-                field: "model.max_txt_len".into(),
-                reason: format!(
-                    "is {}: the prompt leaves no room for a caption in any row",
-                    self.text.max_txt_len
-                ),
-            });
-        }
-        let positions =
-            Tensor::<1, Int>::from_data(TensorData::new(targets.positions, [scored]), &device);
-        let [_, length, _] = hidden.dims();
-        let hidden = hidden.reshape([batch * length, width]).select(0, positions);
         Ok(Losses {
-            loss: lm.cross_entropy(hidden, &targets.ids),
+            loss: lm.cross_entropy(targets.select(hidden), &targets.ids),
             tokens: scored,
         })
     }

@@ -20,6 +20,19 @@ pub struct Targets {
     pub ids: Vec<i64>,
 }
 
+impl Targets {
+    /// The hidden states that predict.
+    ///
+    /// # Shapes
+    /// - `hidden`: `[batch, positions, width]`
+    /// - returns: `[scored, width]`
+    pub fn select(&self, hidden: Tensor<3>) -> Tensor<2> {
+        let positions = TensorData::new(self.positions.clone(), [self.positions.len()]);
+        let positions = Tensor::<1, Int>::from_data(positions, &hidden.device().inner());
+        hidden.flatten::<2>(0, 1).select(0, positions)
+    }
+}
+
 /// Tokenised captions, padded on the right to the longest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TextBatch {

@@ -6,7 +6,7 @@ use blip2_data::loader::BatchSource;
 use blip2_data::tokenizer::CaptionTokenizer;
 use blip2_lm::{CausalLm, Opt};
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::Device;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -40,12 +40,9 @@ impl Task for LanguageTask {
         let (input_ids, attention_mask) = batch.text.to_tensors(&batch.device);
         let inputs_embeds = self.model.embed(input_ids);
         let hidden = self.model.forward(inputs_embeds, attention_mask, None);
-        let [rows, length, width] = hidden.dims();
         let targets = batch.text.targets(0);
-        let count = targets.positions.len();
-        let positions = TensorData::new(targets.positions, [count]);
-        let positions = Tensor::<1, Int>::from_data(positions, &batch.device);
-        let hidden = hidden.reshape([rows * length, width]).select(0, positions);
+        let count = targets.ids.len();
+        let hidden = targets.select(hidden);
         // Only validation asks for the accuracy, and it needs all logits.
         let accuracy = (!hidden.is_autodiff()).then(|| {
             let logits = self.model.logits(hidden.clone().unsqueeze::<3>());
