@@ -53,7 +53,9 @@ fn own_photographs_train_and_get_captions() {
     ] {
         own_config(&experiment, &tables(annotations));
         let run = format!("run-{}", annotations.replace('.', "-"));
-        let train = format!("train --config own.toml --out {run} --set train.epochs=1");
+        let train = format!(
+            "train --config own.toml --set train.batch_size=2 --out {run} --set train.epochs=1"
+        );
         expect_code(&experiment.blip2(&train), 0);
         let results = read_json(&experiment.path(&run).join("captions/mine.json"));
         let found: Vec<String> = results

@@ -2,25 +2,7 @@
 
 use std::fs;
 
-use blip2_tests::{Experiment, expect_code, read_json, stderr};
-
-/// Fails unless the run ends with `code` and one line on stderr names everything in `expected`.
-fn fails(experiment: &Experiment, arguments: &str, code: i32, expected: &[&str]) {
-    let output = experiment.blip2(arguments);
-    expect_code(&output, code);
-    let text = stderr(&output);
-    let error = text
-        .lines()
-        .find(|line| line.starts_with("error: "))
-        .unwrap_or_else(|| panic!("no error line: {text}"));
-    for part in expected {
-        assert!(error.contains(part), "`{part}` is not in: {error}");
-    }
-    assert!(
-        !text.contains("RUST_BACKTRACE") && !text.contains("stack backtrace"),
-        "{text}"
-    );
-}
+use blip2_tests::{Experiment, expect_code, fails, read_json, stderr};
 
 const TRAIN: &str = "train --config debug.toml --out run";
 

@@ -123,6 +123,25 @@ pub fn expect_code(output: &Output, expected: i32) {
     assert!(!stderr(output).contains("panicked"), "{}", stderr(output));
 }
 
+/// Fails the test unless the command ends with `code`, and one line on stderr names everything in
+/// `expected`.
+pub fn fails(experiment: &Experiment, arguments: &str, code: i32, expected: &[&str]) {
+    let output = experiment.blip2(arguments);
+    expect_code(&output, code);
+    let text = stderr(&output);
+    let error = text
+        .lines()
+        .find(|line| line.starts_with("error: "))
+        .unwrap_or_else(|| panic!("no error line: {text}"));
+    for part in expected {
+        assert!(error.contains(part), "`{part}` is not in: {error}");
+    }
+    assert!(
+        !text.contains("RUST_BACKTRACE") && !text.contains("stack backtrace"),
+        "{text}"
+    );
+}
+
 /// Reads a JSON file.
 pub fn read_json(path: &Path) -> Value {
     let text =

@@ -2,17 +2,15 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::Device;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::DataError;
+use crate::images::{ImageInput, ImageSource, Look};
 use crate::loader::BatchSource;
 use crate::sample::Sample;
-use crate::skips::{OnError, SkipLog};
-use crate::transforms::{DecodeLimits, ImageProcessor, decode};
 
 /// One image's text, before and after the model.
 ///
@@ -46,8 +44,8 @@ pub struct Prediction {
 /// A batch for `Blip2Caption`.
 #[derive(Debug, Clone)]
 pub struct CaptionBatch {
-    /// `[batch, 3, height, width]`, normalised.
-    pub images: Tensor<4>,
+    /// Pixels, or what a frozen image encoder made of them.
+    pub images: ImageInput,
     /// One for each image.
     pub samples: Vec<CaptionSample>,
 }
@@ -64,26 +62,34 @@ pub enum CaptionChoice {
     First,
 }
 
-/// Reads images and captions for training or evaluation.
+/// Which views of an image the epochs show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Views {
+    /// A new one at every look.
+    Fresh,
+    /// So many, in turn; the captions of an image go to different ones.
+    Fixed(usize),
+}
+
+/// Puts images and captions together for training or evaluation.
 pub struct CaptionSource {
     samples: Arc<Vec<Sample>>,
+    images: Arc<dyn ImageSource>,
     /// (sample, caption) of each item; the caption is chosen later where it is none.
     items: Vec<(usize, Option<usize>)>,
-    processor: ImageProcessor,
     choice: CaptionChoice,
+    views: Views,
     seed: u64,
-    limits: DecodeLimits,
-    skips: SkipLog,
 }
 
 impl CaptionSource {
-    /// A source over `samples`. Images that can't be read are handled as `skips` says.
+    /// A source over `samples`, whose images come from `images`.
     pub fn new(
         samples: Arc<Vec<Sample>>,
-        processor: ImageProcessor,
+        images: Arc<dyn ImageSource>,
         choice: CaptionChoice,
+        views: Views,
         seed: u64,
-        skips: SkipLog,
     ) -> Self {
         let items = match choice {
             CaptionChoice::All => samples
@@ -98,12 +104,28 @@ impl CaptionSource {
         };
         Self {
             samples,
+            images,
             items,
-            processor,
             choice,
+            views,
             seed,
-            limits: DecodeLimits::default(),
-            skips,
+        }
+    }
+
+    fn look(&self, epoch: usize, item: usize) -> Look {
+        let (sample, caption) = self.items[item];
+        match self.views {
+            Views::Fresh => Look {
+                sample,
+                view: epoch,
+                index: item,
+            },
+            Views::Fixed(views) => Look {
+                sample,
+                // Epochs count from 1.
+                view: (epoch.saturating_sub(1) + caption.unwrap_or(0)) % views.max(1),
+                index: sample,
+            },
         }
     }
 
@@ -129,6 +151,7 @@ impl std::fmt::Debug for CaptionSource {
             .field("samples", &self.samples.len())
             .field("items", &self.items.len())
             .field("choice", &self.choice)
+            .field("views", &self.views)
             .finish()
     }
 }
@@ -146,62 +169,16 @@ impl BatchSource for CaptionSource {
         items: &[usize],
         device: &Device,
     ) -> Result<CaptionBatch, DataError> {
-        let samples: Vec<&Sample> = items
-            .iter()
-            .map(|&item| &self.samples[self.items[item].0])
-            .collect();
-        let (images, kept) =
-            read_images(&samples, &self.processor, &self.limits, &self.skips, device)?;
+        let looks: Vec<Look> = items.iter().map(|&item| self.look(epoch, item)).collect();
+        let (images, kept) = self.images.read(&looks, device)?;
         let samples = kept
             .into_iter()
             .map(|row| CaptionSample {
-                image_id: samples[row].image_id.clone(),
+                image_id: self.samples[looks[row].sample].image_id.clone(),
                 text: self.text(epoch, items[row]),
                 ..CaptionSample::default()
             })
             .collect();
         Ok(CaptionBatch { images, samples })
     }
-}
-
-/// Reads and preprocesses the images of `samples` side by side.
-///
-/// Returns `[kept, 3, height, width]` on `device` and the rows that were kept, in order. Unreadable
-/// images are left out, counted and named in `skips` if it is set to skip.
-///
-/// # Errors
-///
-/// The first image that can't be read, if `skips` is set to fail; or if none is left.
-pub fn read_images(
-    samples: &[&Sample],
-    processor: &ImageProcessor,
-    limits: &DecodeLimits,
-    skips: &SkipLog,
-    device: &Device,
-) -> Result<(Tensor<4>, Vec<usize>), DataError> {
-    let pixels: Vec<Result<Vec<f32>, DataError>> = samples
-        .par_iter()
-        .map(|sample| Ok(processor.process(&decode(&sample.path, limits)?)))
-        .collect();
-    let (mut values, mut kept) = (Vec::new(), Vec::new());
-    let mut last_error = None;
-    for (row, result) in pixels.into_iter().enumerate() {
-        match result {
-            Ok(image) => {
-                values.extend(image);
-                kept.push(row);
-            }
-            Err(error) if skips.on_error() == OnError::Skip => {
-                skips.add(&samples[row].path.display().to_string(), &error);
-                last_error = Some(error);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    if let (true, Some(error)) = (kept.is_empty(), last_error) {
-        return Err(error);
-    }
-    let (height, width) = processor.size();
-    let data = TensorData::new(values, [kept.len(), 3, height, width]);
-    Ok((Tensor::from_data(data, device), kept))
 }

@@ -2,14 +2,16 @@
 //! set `emoji-scenes`.
 //!
 //! The way of the data: an annotation file and an image folder ([`annotations::load`]) give
-//! [`sample::Sample`]s; a [`batch::CaptionSource`] decodes and preprocesses their images
-//! ([`transforms`]) into batches, and a [`loader::PrefetchLoader`] reads those ahead, in an order
-//! that depends on the seed alone.
+//! [`sample::Sample`]s; an [`images::ImageSource`] decodes and preprocesses their files
+//! ([`transforms`]), a [`batch::CaptionSource`] puts them and their captions into batches, and a
+//! [`loader::PrefetchLoader`] reads those ahead, in an order that depends on the seed alone.
 
 pub mod annotations;
 pub mod batch;
+pub mod cleaning;
 pub mod emoji_scenes;
 mod error;
+pub mod images;
 pub mod loader;
 pub mod sample;
 pub mod skips;
@@ -18,3 +20,4 @@ pub mod transforms;
 
 pub use batch::{CaptionBatch, CaptionSample, Prediction};
 pub use error::DataError;
+pub use images::ImageInput;

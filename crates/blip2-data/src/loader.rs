@@ -107,6 +107,11 @@ impl<S: BatchSource> PrefetchLoader<S> {
         *self.position.lock().unwrap_or_else(PoisonError::into_inner) = position;
     }
 
+    /// Items that an epoch chooses from, those of a last batch that is left out included.
+    pub fn epoch_items(&self) -> usize {
+        self.range.len()
+    }
+
     /// Batches of one whole epoch.
     pub fn num_batches(&self) -> usize {
         if self.options.drop_last {

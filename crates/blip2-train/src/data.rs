@@ -2,18 +2,22 @@
 
 use std::sync::Arc;
 
-use blip2_data::annotations::{LoadOptions, Loaded, load};
-use blip2_data::batch::{CaptionChoice, CaptionSource};
+use blip2_data::annotations::{LoadOptions, Loaded, OnError, load};
+use blip2_data::batch::{CaptionChoice, CaptionSource, Views};
+use blip2_data::cleaning::CaptionCleaning;
 use blip2_data::emoji_scenes::{self, EmojiScenesConfig};
+use blip2_data::images::ImageSource;
 use blip2_data::loader::{LoaderOptions, PrefetchLoader};
 use blip2_data::sample::Sample;
 use blip2_data::skips::SkipLog;
-use blip2_data::transforms::{DecodeLimits, ImageProcessor, probe};
+use blip2_data::transforms::{DecodeLimits, probe};
 use blip2_eval::Captions;
 use burn::tensor::Device;
 use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 
 use crate::RunError;
+use crate::hash::hex;
 use crate::recipe::{DataConfig, Recipe, SplitConfig};
 
 /// Makes the built-in data set if the recipe names a folder for it and it is not there whole.
@@ -87,7 +91,7 @@ pub fn read_split(
     for (sample, header) in samples.into_iter().zip(headers) {
         match header {
             Ok(_) => kept.push(sample),
-            Err(error) if skips.on_error() == blip2_data::annotations::OnError::Skip => {
+            Err(error) if skips.on_error() == OnError::Skip => {
                 skips.add(&sample.path.display().to_string(), &error);
             }
             Err(error) => return Err(error.into()),
@@ -110,21 +114,103 @@ pub fn references(samples: &[Sample]) -> Captions {
         .collect()
 }
 
+/// The same images in the same order, twice.
+#[derive(Debug)]
+pub struct CleanSplit {
+    /// With the captions that are learned.
+    pub learned: Arc<Vec<Sample>>,
+    /// With the captions that are scored.
+    pub scored: Arc<Vec<Sample>>,
+}
+
+/// Cleans the captions of `samples`; images of whose captions nothing is left are left out.
+///
+/// # Errors
+///
+/// The first image without a caption that can be learned, unless `skips` leaves it out.
+pub fn clean_captions(
+    samples: Arc<Vec<Sample>>,
+    cleaning: Option<&CaptionCleaning>,
+    skips: &SkipLog,
+) -> Result<CleanSplit, RunError> {
+    let Some(cleaning) = cleaning else {
+        return Ok(CleanSplit {
+            learned: samples.clone(),
+            scored: samples,
+        });
+    };
+    let (mut learned, mut scored) = (Vec::new(), Vec::new());
+    for sample in samples.iter() {
+        let captions: Vec<String> = sample
+            .captions
+            .iter()
+            .map(|caption| cleaning.clean(caption))
+            .filter(|caption| !caption.trim().is_empty())
+            .collect();
+        if !captions.is_empty() {
+            learned.push(Sample {
+                captions,
+                ..sample.clone()
+            });
+            scored.push(sample.clone());
+            continue;
+        }
+        let reason = "`data.caption_cleaning` leaves nothing of its captions";
+        if skips.on_error() == OnError::Fail {
+            let image = &sample.image_id;
+            return Err(RunError::Usage(format!("image {image}: {reason}")));
+        }
+        skips.add(&sample.path.display().to_string(), &reason);
+    }
+    Ok(CleanSplit {
+        learned: Arc::new(learned),
+        scored: Arc::new(scored),
+    })
+}
+
+/// SHA-256 over the images of `samples`: ids, names and file sizes, in order; in hex.
+pub fn images_sha256(samples: &[Sample]) -> String {
+    let sizes: Vec<u64> = samples
+        .par_iter()
+        // A file that can't be read is reported where its pixels are needed.
+        .map(|sample| std::fs::metadata(&sample.path).map_or(0, |metadata| metadata.len()))
+        .collect();
+    let mut hasher = Sha256::new();
+    for (sample, size) in samples.iter().zip(sizes) {
+        hasher.update(format!(
+            "{:?} {:?} {size}\n",
+            sample.image_id, sample.file_name
+        ));
+    }
+    hex(&hasher.finalize())
+}
+
+/// SHA-256 over the captions of `samples`, in order; in hex.
+pub fn captions_sha256(samples: &[Sample]) -> String {
+    let mut hasher = Sha256::new();
+    for sample in samples {
+        hasher.update(format!("{:?}\n", sample.captions));
+    }
+    hex(&hasher.finalize())
+}
+
 /// The loader that a captioner learns from.
 pub fn train_loader(
     recipe: &Recipe,
     samples: Arc<Vec<Sample>>,
-    processor: ImageProcessor,
-    skips: &SkipLog,
+    images: Arc<dyn ImageSource>,
     device: &Device,
 ) -> PrefetchLoader<CaptionSource> {
-    let choice = recipe.data.captions;
-    let source = CaptionSource::new(samples, processor, choice, recipe.seed, skips.clone());
+    let views = match &recipe.features {
+        Some(features) => Views::Fixed(features.views),
+        None => Views::Fresh,
+    };
+    let source = CaptionSource::new(samples, images, recipe.data.captions, views, recipe.seed);
     let options = LoaderOptions {
         batch_size: recipe.train.batch_size,
         num_workers: recipe.data.num_workers,
         shuffle: Some(recipe.seed),
-        drop_last: false,
+        drop_last: recipe.train.drop_last,
     };
     PrefetchLoader::new(Arc::new(source), options, device)
 }
@@ -132,14 +218,14 @@ pub fn train_loader(
 /// A loader in the order of the split, for evaluation.
 pub fn eval_loader(
     samples: Arc<Vec<Sample>>,
-    processor: ImageProcessor,
+    images: Arc<dyn ImageSource>,
     choice: CaptionChoice,
     batch_size: usize,
     num_workers: usize,
-    skips: &SkipLog,
     device: &Device,
 ) -> PrefetchLoader<CaptionSource> {
-    let source = CaptionSource::new(samples, processor, choice, 0, skips.clone());
+    // One view: evaluation sees the whole image.
+    let source = CaptionSource::new(samples, images, choice, Views::Fixed(1), 0);
     let options = LoaderOptions {
         batch_size,
         num_workers,

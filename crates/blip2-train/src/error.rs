@@ -7,6 +7,8 @@ use blip2_data::DataError;
 use blip2_eval::EvalError;
 use thiserror::Error;
 
+use crate::run::RunFolder;
+
 /// Why a command did not do its work.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -68,6 +70,14 @@ pub enum RunError {
         /// What is wrong.
         reason: String,
     },
+    /// A feature cache can't be used.
+    #[error("{path}: {reason}; delete it, or set another `features.folder`", path = path.display())]
+    Features {
+        /// The cache.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// Training stopped by itself.
     #[error("training stopped: {0}")]
     Training(String),
@@ -84,6 +94,16 @@ impl RunError {
     pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }
+    }
+
+    /// Says of an interruption that the run in `folder` can go on.
+    pub fn resumable(self, folder: &RunFolder) -> Self {
+        match self {
+            Self::Interrupted { .. } => Self::Interrupted {
+                resume: Some(folder.path().to_path_buf()),
+            },
+            error => error,
+        }
     }
 
     /// 2 for a wrong command line or config, 130 for an interruption, else 1.

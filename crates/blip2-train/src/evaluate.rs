@@ -7,9 +7,8 @@ use std::sync::Arc;
 use blip2::Blip2Caption;
 use blip2_data::CaptionSample;
 use blip2_data::batch::CaptionChoice;
+use blip2_data::images::ImageSource;
 use blip2_data::sample::Sample;
-use blip2_data::skips::SkipLog;
-use blip2_data::transforms::ImageProcessor;
 use blip2_eval::{Captions, Metric, Scorer, Scores};
 use blip2_lm::GenerationConfig;
 use burn::data::dataloader::DataLoader;
@@ -23,16 +22,12 @@ use crate::run::{StopSignal, write_json};
 /// How a split is read and captioned.
 #[derive(Debug, Clone)]
 pub struct EvalSettings {
-    /// How images become tensors.
-    pub processor: ImageProcessor,
     /// Images a batch.
     pub batch_size: usize,
     /// Threads that read ahead.
     pub num_workers: usize,
     /// The plain device.
     pub device: Device,
-    /// What happens to unreadable images.
-    pub skips: SkipLog,
     /// Asked to stop?
     pub stop: StopSignal,
 }
@@ -50,7 +45,7 @@ pub struct SplitScores {
     pub captions_per_s: f64,
 }
 
-/// Captions every image of `samples`.
+/// Captions every image of `samples`, as `images` has them.
 ///
 /// # Errors
 ///
@@ -58,11 +53,12 @@ pub struct SplitScores {
 pub fn caption(
     model: &Blip2Caption,
     samples: &Arc<Vec<Sample>>,
+    images: &Arc<dyn ImageSource>,
     generation: &GenerationConfig,
     settings: &EvalSettings,
     progress: &dyn Fn(usize, usize),
 ) -> Result<Vec<CaptionSample>, RunError> {
-    let loader = loader(samples, CaptionChoice::First, settings);
+    let loader = loader(samples, images, CaptionChoice::First, settings);
     let mut captions = Vec::with_capacity(samples.len());
     for batch in loader.iter() {
         settings.stop.check(None)?;
@@ -81,10 +77,11 @@ pub fn caption(
 pub fn loss(
     model: &Blip2Caption,
     samples: &Arc<Vec<Sample>>,
+    images: &Arc<dyn ImageSource>,
     settings: &EvalSettings,
     progress: &dyn Fn(usize, usize),
 ) -> Result<(f64, usize), RunError> {
-    let loader = loader(samples, CaptionChoice::All, settings);
+    let loader = loader(samples, images, CaptionChoice::All, settings);
     let total = loader.num_items();
     let (mut sum, mut tokens, mut done) = (0.0, 0, 0);
     for batch in loader.iter() {
@@ -101,16 +98,16 @@ pub fn loss(
 
 fn loader(
     samples: &Arc<Vec<Sample>>,
+    images: &Arc<dyn ImageSource>,
     choice: CaptionChoice,
     settings: &EvalSettings,
 ) -> blip2_data::loader::PrefetchLoader<blip2_data::batch::CaptionSource> {
     eval_loader(
         samples.clone(),
-        settings.processor.clone(),
+        images.clone(),
         choice,
         settings.batch_size,
         settings.num_workers,
-        &settings.skips,
         &settings.device,
     )
 }

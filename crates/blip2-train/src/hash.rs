@@ -23,7 +23,16 @@ pub fn tower_hashes(model: &Blip2Caption) -> BTreeMap<String, String> {
 pub fn weights_sha256<M: Module>(module: &M) -> String {
     let mut visitor = Hasher(Sha256::new());
     module.visit(&mut visitor);
-    let digest = visitor.0.finalize();
+    hex(&visitor.0.finalize())
+}
+
+/// The SHA-256 of `bytes` in hex.
+pub fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// A digest in hex.
+pub fn hex(digest: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -6,6 +6,7 @@ pub mod data;
 pub mod device;
 mod error;
 pub mod evaluate;
+pub mod features;
 pub mod hash;
 pub mod model_path;
 pub mod optim;

@@ -1,14 +1,42 @@
 //! AdamW with LAVIS's parameter groups, and clipping by the global gradient norm.
 
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup};
+use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::Tensor;
 
 use crate::recipe::OptimizerConfig;
+use crate::schedule::Schedule;
 
 /// Parameters without weight decay: biases and the scales of norms. These are all the
 /// one-dimensional parameters, as in LAVIS (`RunnerBase.optimizer`).
 const NO_DECAY: &str = r"(^|\.)(bias|gamma|beta)$";
+
+/// The learning rates: one schedule for all, slower ones for the layers of a trained image encoder
+/// of `vision_layers` blocks.
+///
+/// Reference: LAVIS `Blip2Base.get_optimizer_params`: block `i` of `n` learns at
+/// `decay^(n − i)` of the rate, the embeddings before the first at `decay^(n + 1)`.
+pub fn learning_rates(
+    schedule: &Schedule,
+    lr_layer_decay: f64,
+    vision_layers: Option<usize>,
+) -> ModuleLrScheduler {
+    let rates = ModuleLrScheduler::new(schedule.clone());
+    let Some(layers) = vision_layers.filter(|_| lr_layer_decay != 1.0) else {
+        return rates;
+    };
+    let scaled = |layer: usize| schedule.scaled(lr_layer_decay.powi((layers + 1 - layer) as i32));
+    let group = |pattern: &str| {
+        ParamGroup::from_regex(pattern).expect("the pattern is a constant and a number")
+    };
+    // Of the groups that match, the last counts.
+    let embeddings = rates.with_group(group(r"^model\.vision_backbone\."), scaled(0));
+    (0..layers).fold(embeddings, |rates, block| {
+        let pattern = format!(r"^model\.vision_backbone\.blocks\.{block}\.");
+        rates.with_group(group(&pattern), scaled(block + 1))
+    })
+}
 
 /// AdamW in two groups, with and without weight decay.
 pub fn optimizer(config: &OptimizerConfig) -> ModuleOptimizer {
@@ -25,26 +53,26 @@ pub fn optimizer(config: &OptimizerConfig) -> ModuleOptimizer {
         .with_group(no_decay, adamw.with_weight_decay(0.0).build(), None)
 }
 
-/// Scales `grads` down so that their global norm is at most `max_norm`; returns the norm before.
+/// The global norm of `grads`.
+pub fn grad_norm<M: Module>(module: &M, grads: &GradientsParams) -> f64 {
+    let mut norm = SquaredNorm { grads, sum: 0.0 };
+    module.visit(&mut norm);
+    norm.sum.sqrt()
+}
+
+/// Scales `grads`, whose global norm is `norm`, down to `max_norm` if it is more.
 ///
 /// Burn's own clipping looks at each parameter alone; this is `torch.nn.utils.clip_grad_norm_`.
-pub fn clip_grad_norm<M: Module>(
+pub fn clip_grads<M: Module>(
     module: &M,
     grads: GradientsParams,
+    norm: f64,
     max_norm: Option<f64>,
-) -> (GradientsParams, f64) {
-    let mut norm = SquaredNorm {
-        grads: &grads,
-        sum: 0.0,
-    };
-    module.visit(&mut norm);
-    let norm = norm.sum.sqrt();
+) -> GradientsParams {
     match max_norm {
-        Some(max_norm) if norm > max_norm => {
-            // The epsilon of torch.
-            (scale_grads(module, grads, max_norm / (norm + 1e-6)), norm)
-        }
-        _ => (grads, norm),
+        // The epsilon of torch.
+        Some(max_norm) if norm > max_norm => scale_grads(module, grads, max_norm / (norm + 1e-6)),
+        _ => grads,
     }
 }
 
@@ -96,9 +124,10 @@ mod tests {
         let grads = module.forward(input).sum().backward();
         let grads = GradientsParams::from_grads(grads, &module);
         // d/dW = [[3, 3], [4, 4]], d/db = [1, 1]: the squares sum to 52.
-        let (grads, norm) = clip_grad_norm(&module, grads, Some(1.0));
+        let norm = grad_norm(&module, &grads);
         assert!((norm - 52f64.sqrt()).abs() < 1e-5, "{norm}");
-        let (grads, norm) = clip_grad_norm(&module, grads, None);
+        let grads = clip_grads(&module, grads, norm, Some(1.0));
+        let norm = grad_norm(&module, &grads);
         assert!((norm - 1.0).abs() < 1e-5, "{norm}");
         let bias = grads.get::<1>(module.bias.as_ref().unwrap().id).unwrap();
         let bias: Vec<f32> = bias.into_data().try_to_vec().unwrap();

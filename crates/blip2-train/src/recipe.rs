@@ -5,10 +5,14 @@ use std::path::PathBuf;
 use blip2::{Blip2CaptionConfig, InitConfig};
 use blip2_data::annotations::{Format, OnError};
 use blip2_data::batch::CaptionChoice;
-use blip2_data::transforms::ImageProcessorConfig;
+use blip2_data::cleaning::CaptionCleaning;
+use blip2_data::transforms::{AugmentationConfig, ImageProcessorConfig};
+use blip2_eval::Metric;
 use blip2_lm::{GenerationConfig, OptConfig};
 use blip2_vision::VisionConfig;
 use serde::{Deserialize, Serialize};
+
+use crate::features::FeaturesConfig;
 
 /// What a run trains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +45,9 @@ pub struct Recipe {
     pub patch_classification: Option<PatchClassificationConfig>,
     /// Where the data lie and how they are read.
     pub data: DataConfig,
+    /// Computes a frozen image encoder's embeddings once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub features: Option<FeaturesConfig>,
     /// AdamW.
     pub optimizer: OptimizerConfig,
     /// The learning rate over time.
@@ -99,6 +106,12 @@ pub struct DataConfig {
     pub num_workers: usize,
     /// Which captions of an image an epoch shows.
     pub captions: CaptionChoice,
+    /// How captions are cleaned before they are learned; without it they are learned as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caption_cleaning: Option<CaptionCleaning>,
+    /// How images of the train split vary; without it they do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub augmentation: Option<AugmentationConfig>,
     /// The images to learn from.
     pub train: SplitConfig,
     /// The images that choose the best checkpoint.
@@ -144,15 +157,33 @@ pub struct OptimizerConfig {
     pub eps: f32,
     /// Decoupled weight decay.
     pub weight_decay: f32,
+    /// How much slower each layer of a trained image encoder learns than the one after it: 1 for
+    /// no difference. LAVIS's `lr_layer_decay`.
+    #[serde(default = "unscaled")]
+    pub lr_layer_decay: f64,
     /// Scales gradients down to this global norm; none leaves them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip_grad_norm: Option<f64>,
 }
 
-/// Linear warm-up from `warmup_lr` to `lr`, then a half cosine to `min_lr` at the last step.
+fn unscaled() -> f64 {
+    1.0
+}
+
+/// Linear warm-up from `warmup_lr` to `lr`, then down to `min_lr`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScheduleConfig {
+    /// What follows the warm-up.
+    #[serde(default)]
+    pub kind: ScheduleKind,
+    /// Changes the rate between epochs alone, as LAVIS and mmpretrain do; the warm-up then lies in
+    /// the first epoch.
+    #[serde(default)]
+    pub per_epoch: bool,
+    /// For the kind `step`: what the rate is multiplied by after each epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decay_rate: Option<f64>,
     /// The highest learning rate.
     pub lr: f64,
     /// The last learning rate.
@@ -163,6 +194,19 @@ pub struct ScheduleConfig {
     pub warmup_steps: usize,
 }
 
+/// The course of the learning rate after the warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScheduleKind {
+    /// A half cosine to `min_lr` at the end.
+    #[default]
+    Cosine,
+    /// `decay_rate` after each epoch, not below `min_lr`.
+    Step,
+    /// Stays at `lr`.
+    Constant,
+}
+
 /// Epochs, batches, checkpoints.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -171,19 +215,36 @@ pub struct TrainConfig {
     pub epochs: usize,
     /// Images (or documents) a batch.
     pub batch_size: usize,
+    /// Leaves out the last batch of an epoch if it is not full.
+    #[serde(default)]
+    pub drop_last: bool,
     /// Batches an optimizer step.
     #[serde(default = "one")]
     pub accumulation: usize,
     /// A checkpoint every so many optimizer steps, besides the one after each epoch; 0 for none.
     #[serde(default)]
     pub checkpoint_every: usize,
-    /// Checkpoints kept besides the best one.
+    /// Newest checkpoints that are kept.
     #[serde(default = "one")]
     pub keep_last: usize,
+    /// Checkpoints with the best validation scores that are kept besides.
+    #[serde(default = "one")]
+    pub keep_best: usize,
+    /// Keeps an exponential moving average of the trained weights with this decay, which is what
+    /// is validated, scored and exported; none leaves it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema_decay: Option<f64>,
+    /// Steps without a finite loss and gradient are left out; so many in a row end the run.
+    #[serde(default = "five")]
+    pub max_non_finite: usize,
 }
 
 fn one() -> usize {
     1
+}
+
+fn five() -> usize {
+    5
 }
 
 /// Validation after each epoch, tests at the end.
@@ -194,10 +255,50 @@ pub struct EvaluationConfig {
     pub batch_size: usize,
     /// Validation images that are captioned after each epoch; 0 for all.
     pub val_captions: usize,
+    /// What is computed of them; the best checkpoint is chosen by CIDEr.
+    #[serde(default = "cider", with = "metric_names")]
+    pub val_metrics: Vec<Metric>,
+    /// The first so many validation images are captioned every `sample_every` steps, for the
+    /// report.
+    #[serde(default)]
+    pub sample_captions: usize,
+    /// Optimizer steps between sample captions; 0 for none.
+    #[serde(default)]
+    pub sample_every: usize,
     /// How validation captions are made.
     pub val_generation: GenerationConfig,
     /// How test captions are made.
     pub test_generation: GenerationConfig,
+}
+
+fn cider() -> Vec<Metric> {
+    vec![Metric::Cider]
+}
+
+/// Metrics by their names.
+mod metric_names {
+    use blip2_eval::Metric;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(metrics: &[Metric], to: S) -> Result<S::Ok, S::Error> {
+        let names = metrics.iter().map(|metric| match metric {
+            Metric::Bleu => "BLEU",
+            Metric::Meteor => "METEOR",
+            Metric::RougeL => "ROUGE_L",
+            Metric::Cider => "CIDEr",
+            Metric::CiderD => "CIDErD",
+            Metric::Spice => "SPICE",
+        });
+        names.collect::<Vec<_>>().serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Metric>, D::Error> {
+        let names = Vec::<String>::deserialize(from)?;
+        let metrics = names
+            .iter()
+            .map(|name| name.parse().map_err(D::Error::custom));
+        metrics.collect()
+    }
 }
 
 impl Recipe {
@@ -231,6 +332,21 @@ impl Recipe {
                 _ => {}
             }
         }
+        if self.task != TaskKind::Caption
+            && (self.features.is_some() || self.data.augmentation.is_some())
+        {
+            return Err("`features` and `data.augmentation` belong to the task caption".into());
+        }
+        if let Some(features) = &self.features
+            && self.data.augmentation.is_none()
+            && features.views > 1
+        {
+            return Err(
+                "field `features.views`: without `data.augmentation` all views of an \
+                        image are the same; leave it at 1"
+                    .into(),
+            );
+        }
         if self.task == TaskKind::Caption && self.evaluation.is_none() {
             return Err("the table `[evaluation]` is missing".into());
         }
@@ -243,6 +359,12 @@ impl Recipe {
             ("train.batch_size", self.train.batch_size),
             ("train.accumulation", self.train.accumulation),
             ("train.keep_last", self.train.keep_last),
+            ("train.keep_best", self.train.keep_best),
+            ("train.max_non_finite", self.train.max_non_finite),
+            (
+                "features.views",
+                self.features.as_ref().map_or(1, |features| features.views),
+            ),
             (
                 "evaluation.batch_size",
                 self.evaluation.as_ref().map_or(1, |eval| eval.batch_size),
@@ -272,6 +394,24 @@ impl Recipe {
                 return Err(format!("field `{field}` is {value}; it must be 0 or more"));
             }
         }
+        for (field, value) in [
+            (
+                "optimizer.lr_layer_decay",
+                Some(self.optimizer.lr_layer_decay),
+            ),
+            ("schedule.decay_rate", schedule.decay_rate),
+            ("train.ema_decay", self.train.ema_decay),
+        ] {
+            if value.is_some_and(|value| !(value > 0.0 && value <= 1.0)) {
+                return Err(format!("field `{field}` must be above 0 and at most 1"));
+            }
+        }
+        if (schedule.kind == ScheduleKind::Step) != schedule.decay_rate.is_some() {
+            return Err("field `schedule.decay_rate` belongs to `schedule.kind = \"step\"`".into());
+        }
+        if let Some(evaluation) = &self.evaluation {
+            evaluation.validate()?;
+        }
         for beta in self.optimizer.betas {
             if !(0.0..1.0).contains(&beta) {
                 return Err(format!("field `optimizer.betas`: {beta} is not in [0, 1)"));
@@ -283,5 +423,30 @@ impl Recipe {
     /// The checkpoint that the trained parts start from, if any.
     pub fn init_cfg(&self) -> Option<&InitConfig> {
         self.model.as_ref()?.init_cfg.as_ref()
+    }
+}
+
+impl EvaluationConfig {
+    fn validate(&self) -> Result<(), String> {
+        if !self.val_metrics.contains(&Metric::Cider) {
+            return Err(
+                "field `evaluation.val_metrics` must hold CIDEr, which chooses the best \
+                        checkpoint"
+                    .into(),
+            );
+        }
+        let needs_data = [Metric::Meteor, Metric::CiderD, Metric::Spice];
+        if self
+            .val_metrics
+            .iter()
+            .any(|metric| needs_data.contains(metric))
+        {
+            return Err(
+                "field `evaluation.val_metrics`: METEOR, CIDErD and SPICE need data and \
+                        programs of others; score the finished run with `blip2 evaluate`"
+                    .into(),
+            );
+        }
+        Ok(())
     }
 }

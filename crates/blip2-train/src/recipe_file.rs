@@ -10,11 +10,12 @@ use crate::recipe::Recipe;
 
 /// Fields that are paths, wherever they stand. Those of a file are relative to the file's folder,
 /// those of `--set` to the current folder.
-const PATH_KEYS: [&str; 9] = [
+pub(crate) const PATH_KEYS: [&str; 10] = [
     "annotations",
     "checkpoint",
     "emoji_scenes",
     "export",
+    "folder",
     "images",
     "tokenizer",
     "train_instances",

@@ -19,14 +19,15 @@ use burn_train::metric::{LossMetric, MetricDefinition, NumericEntry};
 use burn_train::{Learner, SupervisedTraining, TrainingStrategy};
 
 use crate::RunError;
-use crate::optim::optimizer;
+use crate::optim::{learning_rates, optimizer};
 use crate::recipe::{Recipe, TaskKind};
 use crate::recipe_file;
 use crate::run::checkpoint::{self, Found, State};
 use crate::run::{
-    Outcome, PlainRenderer, RunFolder, ScoreHook, StopSignal, TrainLoop, write_atomic,
+    Average, Identity, Outcome, PlainRenderer, RunFolder, StopSignal, TrainLoop, Watch,
+    first_weight, write_atomic,
 };
-use crate::schedule::WarmupCosine;
+use crate::schedule::Schedule;
 use crate::tasks::{ScoreMetric, Task};
 
 /// Where a run begins.
@@ -92,17 +93,24 @@ pub fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<(), RunEr
     }
 }
 
-/// Trains `task` from the start (or from the checkpoint of `start`) to the last epoch.
+/// What is trained, and on what.
+struct Training<T, S, V> {
+    task: T,
+    train: PrefetchLoader<S>,
+    valid: PrefetchLoader<V>,
+    /// Without it the mean accuracy chooses the best checkpoint.
+    watch: Option<Box<dyn Watch<T>>>,
+    identity: Identity,
+}
+
+/// Trains a task from the start (or from the checkpoint of `start`) to the last epoch.
 ///
 /// # Errors
 ///
 /// [`RunError::Interrupted`] after a saved stop; else what went wrong.
 fn fit<T, S, V>(
     start: &Start,
-    task: T,
-    train: PrefetchLoader<S>,
-    valid: PrefetchLoader<V>,
-    score: Option<ScoreHook<T>>,
+    training: Training<T, S, V>,
     device: &Device,
     stop: &StopSignal,
 ) -> Result<State, RunError>
@@ -111,19 +119,44 @@ where
     S: BatchSource<Batch = T::Batch>,
     V: BatchSource<Batch = T::Batch>,
 {
+    let Training {
+        task,
+        train,
+        valid,
+        watch,
+        identity,
+    } = training;
     let recipe = &start.recipe;
-    let state = start
-        .resume
-        .as_ref()
-        .map_or_else(first_state, |found| found.state.clone());
-    let (task, optimizer) = restore(start, task, optimizer(&recipe.optimizer))?;
+    let state = match &start.resume {
+        Some(found) => {
+            found.check(&identity)?;
+            found.state.clone()
+        }
+        None => State::first(identity),
+    };
     let epochs = recipe.train.epochs;
-    let steps = train.num_batches().div_ceil(recipe.train.accumulation) * epochs;
     if state.epoch > epochs {
         return Ok(state);
     }
-    let schedule = WarmupCosine::new(&recipe.schedule, steps, state.step);
-    let learner = Learner::new(task, optimizer, schedule);
+    check_batch_size(recipe, train.epoch_items(), train.num_batches())?;
+    // Random weights are drawn when they are first looked at: here, so that their order does not
+    // depend on what the recipe looks at.
+    if let Some(path) = first_weight(&task) {
+        return Err(RunError::Training(format!(
+            "the weight {path} is not finite before the first step"
+        )));
+    }
+    let average = match (recipe.train.ema_decay, &start.resume) {
+        (Some(decay), Some(found)) => Some(Average::new(decay, &found.load_into(task.clone())?)),
+        (Some(decay), None) => Some(Average::new(decay, &task)),
+        (None, _) => None,
+    };
+    let (task, optimizer) = restore(start, task, optimizer(&recipe.optimizer))?;
+    let steps_per_epoch = train.num_batches().div_ceil(recipe.train.accumulation);
+    let schedule = Schedule::new(&recipe.schedule, steps_per_epoch, epochs, state.step);
+    let layer_decay = recipe.optimizer.lr_layer_decay;
+    let rates = learning_rates(&schedule, layer_decay, task.trained_vision_layers());
+    let learner = Learner::new(task, optimizer, rates);
 
     let strategy = Arc::new(TrainLoop {
         folder: start.folder.clone(),
@@ -132,7 +165,8 @@ where
         train: train.clone(),
         start: state,
         stop: stop.clone(),
-        score,
+        watch,
+        average,
         outcome: Mutex::new(None),
     });
     let mut training =
@@ -166,16 +200,15 @@ where
     }
 }
 
-fn first_state() -> State {
-    State {
-        step: 0,
-        epoch: 1,
-        batch: 0,
-        score: None,
-        best: None,
-        model_sha256: String::new(),
-        optimizer_sha256: String::new(),
+fn check_batch_size(recipe: &Recipe, items: usize, batches: usize) -> Result<(), RunError> {
+    let size = recipe.train.batch_size;
+    if size <= items && batches > 0 {
+        return Ok(());
     }
+    Err(RunError::Usage(format!(
+        "field `train.batch_size` is {size}, but an epoch of the train split has only {items} \
+         items; set it to at most that"
+    )))
 }
 
 fn restore<T: Module>(
@@ -186,7 +219,7 @@ fn restore<T: Module>(
     match &start.resume {
         // The weights bring their ids back, by which the optimizer knows its moments.
         Some(found) => Ok((
-            found.load_into(task)?,
+            found.load_trained(task)?,
             optimizer.load_record(found.optimizer()?),
         )),
         None => Ok((task, optimizer)),

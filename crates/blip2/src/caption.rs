@@ -1,6 +1,6 @@
 //! `loss` and `predict`: how text and image meet.
 
-use blip2_data::{CaptionSample, Prediction};
+use blip2_data::{CaptionSample, ImageInput, Prediction};
 use blip2_lm::{CausalLm, GenerationConfig, generate_after};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -16,14 +16,18 @@ impl Blip2Caption {
     /// at a time.
     ///
     /// # Shapes
-    /// - `images`: `[batch, 3, height, width]`, normalised; one for each sample
+    /// - `images`: as in [`visual_prefix`](Self::visual_prefix), one for each sample
     ///
     /// # Errors
     ///
     /// A sample without text, or with an empty one; a prompt that fills `max_txt_len`.
     ///
     /// Reference: LAVIS `Blip2OPT.forward`.
-    pub fn loss(&self, images: Tensor<4>, samples: &[CaptionSample]) -> Result<Losses, Blip2Error> {
+    pub fn loss(
+        &self,
+        images: impl Into<ImageInput>,
+        samples: &[CaptionSample],
+    ) -> Result<Losses, Blip2Error> {
         let rows = samples
             .iter()
             .map(|sample| self.training_row(sample))
@@ -62,14 +66,14 @@ impl Blip2Caption {
     /// Captions a batch: fills `pred_caption` and `predictions` of each sample.
     ///
     /// # Shapes
-    /// - `images`: `[batch, 3, height, width]`, normalised; one for each sample
+    /// - `images`: as in [`visual_prefix`](Self::visual_prefix), one for each sample
     ///
     /// # Errors
     ///
     /// An impossible `generation`, or non-finite logits.
     pub fn predict(
         &self,
-        images: Tensor<4>,
+        images: impl Into<ImageInput>,
         samples: Vec<CaptionSample>,
         generation: &GenerationConfig,
     ) -> Result<Vec<CaptionSample>, Blip2Error> {

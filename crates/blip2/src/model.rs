@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use blip2_data::ImageInput;
 use blip2_data::tokenizer::CaptionTokenizer;
 use blip2_lm::{CausalLm, Opt};
 use blip2_qformer::{QFormer, VisionNeck};
@@ -215,12 +216,34 @@ impl Blip2Caption {
     /// What the language model reads of the images.
     ///
     /// # Shapes
-    /// - `images`: `[batch, 3, height, width]`, normalised
+    /// - `images`: `[batch, 3, height, width]`, normalised; or, from a frozen image encoder,
+    ///   `image_embeds`: `[batch, image_tokens, vision_width]`
     /// - returns: `[batch, num_query_tokens, language_model_width]`
-    pub fn visual_prefix(&self, images: Tensor<4>) -> Tensor<3> {
-        // Pixels are constants wherever they come from.
-        let image_embeds = self.vision_backbone.get().forward(images.inner());
-        self.bridge(image_embeds)
+    pub fn visual_prefix(&self, images: impl Into<ImageInput>) -> Tensor<3> {
+        self.bridge(self.image_embeds(images.into()))
+    }
+
+    fn image_embeds(&self, images: ImageInput) -> Tensor<3> {
+        match images {
+            // Pixels are constants wherever they come from.
+            ImageInput::Pixels(images) => self.vision_backbone.get().forward(images.inner()),
+            ImageInput::Embeds(image_embeds) => image_embeds,
+        }
+    }
+
+    /// The tensors between the images and the language model by name, in order: to look for the
+    /// one where something went wrong.
+    pub fn stages(&self, images: impl Into<ImageInput>) -> Vec<(&'static str, Tensor<3>)> {
+        let image_embeds = self.image_embeds(images.into());
+        let normed = self.ln_vision.forward(image_embeds.clone());
+        let query_output = self.multimodal_backbone.forward(normed.clone());
+        let prefix = self.vision_neck.forward(query_output.clone());
+        vec![
+            ("image_embeds", image_embeds),
+            ("ln_vision", normed),
+            ("query_output", query_output),
+            ("vision_neck", prefix),
+        ]
     }
 
     /// LayerNorm, Q-Former and neck: the trained path from image embeddings to the prefix.

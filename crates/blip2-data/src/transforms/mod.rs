@@ -4,11 +4,13 @@
 //! Pillow form (`BlipImageProcessorPil`; before transformers 5 it was the default). The torchvision
 //! form rounds otherwise; both blend images with alpha over white if they are given them unconverted.
 
+mod augment;
 mod decode;
 mod hugging_face;
 mod jpeg;
 mod process;
 mod resize;
 
+pub use augment::{Augmentation, AugmentationConfig, CropBox, Operation, RandAugmentConfig, View};
 pub use decode::{DecodeLimits, decode, decode_upright, probe};
 pub use process::{ImageProcessor, ImageProcessorConfig, Resample};

@@ -3,6 +3,7 @@
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
+use super::augment::View;
 use super::resize::resize;
 use crate::DataError;
 
@@ -78,8 +79,24 @@ impl ImageProcessor {
     ///
     /// Returns `[3, height, width]`, row-major.
     pub fn process(&self, image: &RgbImage) -> Vec<f32> {
+        self.normalise(&self.resize(image))
+    }
+
+    /// As [`process`](Self::process), of a part of the image, changed as `view` says.
+    ///
+    /// Reference: torchvision's `RandomResizedCrop` on Pillow images, then LAVIS's operations.
+    pub fn process_view(&self, image: &RgbImage, view: &View) -> Vec<f32> {
+        let pixels = self.resize(&view.cut(image));
+        self.normalise(&view.finish(pixels, self.config.size[1]))
+    }
+
+    fn resize(&self, image: &RgbImage) -> Vec<u8> {
         let (height, width) = self.size();
-        let pixels = resize(image, width, height, self.config.resample);
+        resize(image, width, height, self.config.resample)
+    }
+
+    fn normalise(&self, pixels: &[u8]) -> Vec<f32> {
+        let (height, width) = self.size();
         let area = height * width;
         let mut values = vec![0.0; 3 * area];
         for (channel, plane) in values.chunks_exact_mut(area).enumerate() {

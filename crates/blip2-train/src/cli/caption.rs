@@ -78,7 +78,7 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
     for chunk in samples.chunks(args.batch_size) {
         let rows: Vec<&Sample> = chunk.iter().collect();
         let (images, _) =
-            blip2_data::batch::read_images(&rows, &loaded.processor, &limits, &skips, device)?;
+            blip2_data::images::read_images(&rows, &loaded.processor, &limits, &skips, device)?;
         let batch = chunk
             .iter()
             .map(|sample| CaptionSample {

@@ -1,8 +1,10 @@
 //! `blip2 evaluate`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use blip2_data::annotations::OnError;
+use blip2_data::images::{ImageSource, PixelSource};
 use blip2_data::skips::SkipLog;
 use blip2_eval::Scores;
 use burn::tensor::Device;
@@ -81,12 +83,12 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
     if let Some(prompt) = &args.prompt {
         loaded.model = loaded.model.with_prompt(prompt);
     }
+    let images: Arc<dyn ImageSource> =
+        Arc::new(PixelSource::new(samples.clone(), loaded.processor, skips));
     let settings = EvalSettings {
-        processor: loaded.processor,
         batch_size: args.batch_size.map_or(loaded.batch_size, usize::from),
         num_workers: loaded.num_workers,
         device: device.clone(),
-        skips,
         stop: StopSignal::install()?,
     };
     let progress = bar("loss");
@@ -94,10 +96,17 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
         progress.set_length(total as u64);
         progress.set_position(done as u64);
     };
-    let (loss, tokens) = loss(&loaded.model, &samples, &settings, &show)?;
+    let (loss, tokens) = loss(&loaded.model, &samples, &images, &settings, &show)?;
     let scores = if let Some((scorer, metrics)) = scorer {
         progress.set_message("captions");
-        let captions = caption(&loaded.model, &samples, &generation, &settings, &show)?;
+        let captions = caption(
+            &loaded.model,
+            &samples,
+            &images,
+            &generation,
+            &settings,
+            &show,
+        )?;
         Some(scorer.score(&candidates(&captions), &metrics)?.scores)
     } else {
         None

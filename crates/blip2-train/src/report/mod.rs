@@ -4,6 +4,7 @@ mod curves;
 mod memory;
 mod page;
 mod parameters;
+mod samples;
 
 use std::sync::Arc;
 

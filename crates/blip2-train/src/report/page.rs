@@ -10,6 +10,7 @@ use image::{DynamicImage, ImageFormat};
 
 use super::curves::{Line, chart};
 use super::parameters::{PartRow, thousands};
+use super::samples::{left_out_section, samples_section};
 use super::{GRID_IMAGES, Shown};
 use crate::RunError;
 use crate::recipe::Recipe;
@@ -56,6 +57,8 @@ impl Page<'_> {
         let sections = [
             self.scores_section(),
             self.charts_section(),
+            samples_section(self.records),
+            left_out_section(self.records),
             self.images_section()?,
             self.parameters_section(),
             self.throughput_section(),
@@ -126,6 +129,7 @@ impl Page<'_> {
                     score.push((*step as f64, *value));
                     metric_name = metric;
                 }
+                Record::Skipped { .. } | Record::Samples { .. } => {}
             }
         }
         let line = |name, colour, points| Line {
@@ -217,6 +221,7 @@ impl Page<'_> {
             match record {
                 Record::Train { items_per_s, .. } => rates.push(*items_per_s),
                 Record::Valid { seconds, .. } => validation += seconds,
+                Record::Skipped { .. } | Record::Samples { .. } => {}
             }
         }
         rates.sort_by(f64::total_cmp);
@@ -266,7 +271,7 @@ fn base64(bytes: &[u8]) -> String {
     base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")

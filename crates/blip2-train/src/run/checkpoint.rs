@@ -4,6 +4,7 @@
 //! moment leaves either the old checkpoints or the old ones and a whole new one. Frozen towers are
 //! not in it: the recipe names their files.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -20,13 +21,14 @@ use burn_train::checkpoint::{
 use burn_train::metric::store::EventStoreClient;
 use burn_train::{Interrupter, Learner, LearnerModel, LearningCheckpointer};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-use super::RunFolder;
+use super::{Identity, RunFolder};
 use crate::RunError;
+use crate::hash::sha256;
 
 const MODEL: &str = "model.bpk";
 const OPTIMIZER: &str = "optimizer.bpk";
+const AVERAGE: &str = "average.bpk";
 const STATE: &str = "state.json";
 
 /// Everything of a run's state that is not a tensor.
@@ -41,15 +43,43 @@ pub struct State {
     pub batch: usize,
     /// The validation score, if this checkpoint ends an epoch.
     pub score: Option<f64>,
-    /// The best validation score so far and its step.
-    pub best: Option<Best>,
-    /// SHA-256 of the other files, in hex.
-    pub model_sha256: String,
-    /// SHA-256 of the optimizer's file, in hex.
-    pub optimizer_sha256: String,
+    /// The best validation scores so far and their steps, best first.
+    pub best: Vec<Best>,
+    /// Steps in a row without a finite loss and gradient, up to here.
+    pub non_finite: usize,
+    /// The recipe, data and towers that it belongs to.
+    pub identity: Identity,
+    /// SHA-256 of the other files by name, in hex.
+    pub sha256: BTreeMap<String, String>,
 }
 
-/// The best checkpoint so far.
+impl State {
+    /// Before the first step.
+    pub fn first(identity: Identity) -> Self {
+        Self {
+            step: 0,
+            epoch: 1,
+            batch: 0,
+            score: None,
+            best: Vec::new(),
+            non_finite: 0,
+            identity,
+            sha256: BTreeMap::new(),
+        }
+    }
+
+    /// Notes the score of an epoch; the `keep` best are remembered.
+    pub fn scored(&mut self, score: f64, keep: usize) {
+        self.score = Some(score);
+        let step = self.step;
+        self.best.push(Best { step, score });
+        // Stable: of equal scores the earlier one is better.
+        self.best.sort_by(|a, b| b.score.total_cmp(&a.score));
+        self.best.truncate(keep);
+    }
+}
+
+/// One of the best checkpoints so far.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Best {
@@ -69,15 +99,6 @@ pub struct Found {
 }
 
 impl Found {
-    /// The trained weights, to be given to `Module::try_load_record`.
-    ///
-    /// # Errors
-    ///
-    /// If the file can't be read.
-    pub fn model(&self) -> Result<ModuleRecord, RunError> {
-        ModuleRecord::load(self.path.join(MODEL)).map_err(|error| self.error(&error))
-    }
-
     /// The state of the optimizer.
     ///
     /// # Errors
@@ -87,15 +108,51 @@ impl Found {
         OptimizerRecord::load(self.path.join(OPTIMIZER)).map_err(|error| self.error(&error))
     }
 
-    /// Puts the trained weights into `module`.
+    /// Puts the weights that were validated into `module`: their average, if the run keeps one.
     ///
     /// # Errors
     ///
     /// If they belong to another config: the message names the parameters.
     pub fn load_into<M: Module>(&self, module: M) -> Result<M, RunError> {
+        match self.state.sha256.contains_key(AVERAGE) {
+            true => self.load(AVERAGE, module),
+            false => self.load(MODEL, module),
+        }
+    }
+
+    /// Puts the weights that are trained into `module`.
+    ///
+    /// # Errors
+    ///
+    /// As [`load_into`](Self::load_into).
+    pub fn load_trained<M: Module>(&self, module: M) -> Result<M, RunError> {
+        self.load(MODEL, module)
+    }
+
+    fn load<M: Module>(&self, name: &str, module: M) -> Result<M, RunError> {
+        let record =
+            ModuleRecord::load(self.path.join(name)).map_err(|error| self.error(&error))?;
         module
-            .try_load_record(self.model()?)
+            .try_load_record(record)
             .map_err(|error| self.error(&error))
+    }
+
+    /// Refuses to go on with another config, other data or other frozen towers.
+    ///
+    /// # Errors
+    ///
+    /// Names the first difference.
+    pub fn check(&self, run: &Identity) -> Result<(), RunError> {
+        let Some(difference) = self.state.identity.difference(run) else {
+            return Ok(());
+        };
+        Err(RunError::Checkpoint {
+            path: self.path.clone(),
+            reason: format!(
+                "{difference}; put that back to resume, or start a new run, whose \
+                 `model.init_cfg.checkpoint` may be this one"
+            ),
+        })
     }
 
     fn error(&self, error: &dyn std::fmt::Display) -> RunError {
@@ -119,10 +176,12 @@ pub fn open(path: &Path) -> Result<Found, RunError> {
     let text = fs::read(path.join(STATE)).map_err(|error| damaged(format!("{STATE}: {error}")))?;
     let state: State =
         serde_json::from_slice(&text).map_err(|error| damaged(format!("{STATE}: {error}")))?;
-    for (name, expected) in [
-        (MODEL, &state.model_sha256),
-        (OPTIMIZER, &state.optimizer_sha256),
-    ] {
+    for name in [MODEL, OPTIMIZER] {
+        if !state.sha256.contains_key(name) {
+            return Err(damaged(format!("{STATE} does not name {name}")));
+        }
+    }
+    for (name, expected) in &state.sha256 {
         let bytes =
             fs::read(path.join(name)).map_err(|error| damaged(format!("{name}: {error}")))?;
         if sha256(&bytes) != *expected {
@@ -162,16 +221,13 @@ pub fn best(folder: &RunFolder) -> Result<Found, RunError> {
         path: folder.checkpoints(),
         reason: "there is no whole checkpoint".into(),
     })?;
-    let Some(best) = latest.state.best else {
-        return Ok(latest);
-    };
-    match open(&path_of(folder, best.step)) {
-        Ok(found) => Ok(found),
-        Err(error) => {
-            tracing::warn!("{error}; using the latest instead of the best");
-            Ok(latest)
+    for best in &latest.state.best {
+        match open(&path_of(folder, best.step)) {
+            Ok(found) => return Ok(found),
+            Err(error) => tracing::warn!("{error}; using the next best, or else the latest"),
         }
     }
+    Ok(latest)
 }
 
 /// Whether `path` is a run folder or a checkpoint of one.
@@ -192,8 +248,8 @@ pub fn find(path: &Path) -> Result<Found, RunError> {
     }
 }
 
-/// Writes a checkpoint, then removes those that the policy no longer keeps: all but the best and
-/// the last `keep_last`.
+/// Writes a checkpoint, then removes those that the policy no longer keeps: all but the best ones
+/// and the last `keep_last`.
 ///
 /// # Errors
 ///
@@ -214,8 +270,11 @@ pub fn write(
             fs::remove_dir_all(&temporary)?;
         }
         fs::create_dir_all(&temporary)?;
-        state.model_sha256 = save(&temporary.join(MODEL), &captured.model)?;
-        state.optimizer_sha256 = save(&temporary.join(OPTIMIZER), &captured.optimizer)?;
+        state.sha256.clear();
+        for (name, bytes) in &captured.files {
+            let sha256 = save(&temporary.join(name), bytes)?;
+            state.sha256.insert(name.to_string(), sha256);
+        }
         save(&temporary.join(STATE), &serde_json::to_vec_pretty(&state)?)?;
         if path.exists() {
             fs::remove_dir_all(&path)?;
@@ -230,9 +289,8 @@ pub fn write(
 fn remove_old(folder: &RunFolder, state: &State, keep_last: usize) -> Result<(), RunError> {
     let steps = steps(folder)?;
     let kept_from = steps.len().saturating_sub(keep_last);
-    let best = state.best.map(|best| best.step);
     for &step in &steps[..kept_from] {
-        if Some(step) != best {
+        if !state.best.iter().any(|best| best.step == step) {
             let path = path_of(folder, step);
             fs::remove_dir_all(&path).map_err(RunError::io(&path))?;
         }
@@ -269,19 +327,26 @@ fn save(path: &Path, bytes: &[u8]) -> std::io::Result<String> {
     Ok(sha256(bytes))
 }
 
-/// The SHA-256 of `bytes` in hex.
-pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
-}
-
 /// A learner's state as bytes.
 #[derive(Debug)]
 pub struct Captured {
-    model: Vec<u8>,
-    optimizer: Vec<u8>,
+    files: Vec<(&'static str, Vec<u8>)>,
+}
+
+impl Captured {
+    /// Adds the averaged weights.
+    ///
+    /// # Errors
+    ///
+    /// If they can't be made bytes.
+    pub fn with_average<M: Module>(mut self, average: M) -> Result<Self, RunError> {
+        let bytes = average
+            .into_record()
+            .checkpoint_into_bytes()
+            .map_err(|error| RunError::Training(format!("the average can't be read: {error}")))?;
+        self.files.push((AVERAGE, bytes.to_vec()));
+        Ok(self)
+    }
 }
 
 /// Takes the state out of Burn's learner at any step.
@@ -335,10 +400,11 @@ impl<M: LearnerModel> Capture<M> {
                     RunError::Training(format!("the state of step {step} can't be read: {reason}"))
                 })
         };
-        Ok(Captured {
-            model: receive(&self.model)?,
-            optimizer: receive(&self.optimizer)?,
-        })
+        let files = vec![
+            (MODEL, receive(&self.model)?),
+            (OPTIMIZER, receive(&self.optimizer)?),
+        ];
+        Ok(Captured { files })
     }
 }
 

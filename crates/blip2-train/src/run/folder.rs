@@ -87,6 +87,11 @@ impl RunFolder {
         self.path.join("checkpoints")
     }
 
+    /// The run's own feature caches.
+    pub fn features(&self) -> PathBuf {
+        self.path.join("features")
+    }
+
     /// The test scores.
     pub fn scores(&self) -> PathBuf {
         self.path.join("scores.json")

@@ -1,5 +1,6 @@
 //! `metrics.jsonl`: one line for each optimizer step and each validation.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -42,8 +43,29 @@ pub enum Record {
         metric: String,
         /// The score that chooses the best checkpoint; a fraction.
         score: f64,
+        /// Every score that was computed, by name; fractions.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        scores: BTreeMap<String, f64>,
         /// Seconds.
         seconds: f64,
+    },
+    /// A step that was left out because something was not a finite number.
+    Skipped {
+        /// Optimizer steps done, this one included.
+        step: usize,
+        /// The epoch, from 1.
+        epoch: usize,
+        /// The first tensor that was not finite.
+        tensor: String,
+    },
+    /// What the model makes of a few fixed images.
+    Samples {
+        /// Optimizer steps done.
+        step: usize,
+        /// The epoch, from 1.
+        epoch: usize,
+        /// Captions by image id.
+        captions: BTreeMap<String, String>,
     },
 }
 
@@ -51,7 +73,10 @@ impl Record {
     /// Optimizer steps done when it was written.
     pub fn step(&self) -> usize {
         match self {
-            Self::Train { step, .. } | Self::Valid { step, .. } => *step,
+            Self::Train { step, .. }
+            | Self::Valid { step, .. }
+            | Self::Skipped { step, .. }
+            | Self::Samples { step, .. } => *step,
         }
     }
 }

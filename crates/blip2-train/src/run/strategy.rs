@@ -17,15 +17,12 @@ use burn_train::{
     SupervisedTrainingEventProcessor, TrainLoader, TrainingComponents, TrainingItem, ValidLoader,
 };
 
-use super::checkpoint::{self, Best, Capture, State};
-use super::{MetricsFile, Record, RunFolder, StopSignal};
+use super::checkpoint::{self, Capture, State};
+use super::{Average, MetricsFile, Record, RunFolder, StopSignal, Watch, finite};
 use crate::RunError;
-use crate::optim::{clip_grad_norm, scale_grads};
+use crate::optim::{clip_grads, grad_norm, scale_grads};
 use crate::recipe::Recipe;
 use crate::tasks::{StepOutput, Task};
-
-/// Scores the validation split after an epoch; higher is better.
-pub type ScoreHook<T> = Box<dyn Fn(&T, usize) -> Result<f64, RunError>>;
 
 /// How a run's training ended.
 #[derive(Debug, Clone)]
@@ -51,20 +48,32 @@ pub struct TrainLoop<T: Task, S: BatchSource<Batch = T::Batch>> {
     /// Asked to stop?
     pub stop: StopSignal,
     /// How an epoch is scored; without it the mean accuracy counts.
-    pub score: Option<ScoreHook<T>>,
+    pub watch: Option<Box<dyn Watch<T>>>,
+    /// The average of the weights up to the start, if the recipe keeps one.
+    pub average: Option<Average<T>>,
     /// How the training ended; set by [`fit`](SupervisedLearningStrategy::fit).
     pub outcome: Mutex<Option<Result<Outcome, RunError>>>,
 }
 
+/// One optimizer step's numbers.
+struct Step {
+    epoch: usize,
+    /// Of each of its batches.
+    outputs: Vec<StepOutput>,
+    progress: Progress,
+    seconds: f64,
+}
+
 /// What one `fit` carries from step to step.
-struct Fit<'a, T: Task, S: BatchSource<Batch = T::Batch>> {
-    run: &'a TrainLoop<T, S>,
-    learner: Learner<T>,
-    events: SupervisedTrainingEventProcessor<T>,
-    store: std::sync::Arc<EventStoreClient>,
-    capture: Capture<T>,
-    metrics: MetricsFile,
-    state: State,
+pub(super) struct Fit<'a, T: Task, S: BatchSource<Batch = T::Batch>> {
+    pub run: &'a TrainLoop<T, S>,
+    pub learner: Learner<T>,
+    pub average: Option<Average<T>>,
+    pub events: SupervisedTrainingEventProcessor<T>,
+    pub store: std::sync::Arc<EventStoreClient>,
+    pub capture: Capture<T>,
+    pub metrics: MetricsFile,
+    pub state: State,
 }
 
 impl<T, S> SupervisedLearningStrategy<T> for TrainLoop<T, S>
@@ -87,6 +96,7 @@ where
                     let mut fit = Fit {
                         run: self,
                         learner,
+                        average: self.average.clone(),
                         events: components.event_processor,
                         store: components.event_store,
                         capture: Capture::new(&interrupter),
@@ -154,11 +164,7 @@ where
             };
             self.train_event(LearnerEvent::EndEpoch(epoch))?;
 
-            let step = self.state.step;
-            if self.state.best.is_none_or(|best| score > best.score) {
-                self.state.best = Some(Best { step, score });
-            }
-            self.state.score = Some(score);
+            self.state.scored(score, self.run.recipe.train.keep_best);
             self.state.epoch = epoch + 1;
             self.state.batch = 0;
             self.checkpoint()?;
@@ -184,6 +190,7 @@ where
         let mut batches = loader.iter();
         let mut accumulator = GradientsAccumulator::new();
         let mut pending: Vec<StepOutput> = Vec::new();
+        let mut broken: Option<String> = None;
         let mut started = Instant::now();
         while self.state.batch < total {
             if pending.is_empty() {
@@ -197,14 +204,10 @@ where
             let batch = batch.map_err(|error| RunError::Training(error.to_string()))?;
             let model = self.learner.model();
             let output = model
-                .train_batch(batch)
+                .train_batch(batch.clone())
                 .map_err(|error| RunError::Training(error.to_string()))?;
-            if !output.item.loss.is_finite() {
-                return Err(RunError::Training(format!(
-                    "the loss of step {} is {}; the checkpoints before it are kept",
-                    self.state.step + 1,
-                    output.item.loss
-                )));
+            if !output.item.loss.is_finite() && broken.is_none() {
+                broken = Some(first_tensor(&model, batch));
             }
             pending.push(output.item);
             self.state.batch += 1;
@@ -218,58 +221,51 @@ where
                 }
                 scale_grads(&model, accumulator.grads(), 1.0 / pending.len() as f64)
             };
-            let outputs = std::mem::take(&mut pending);
-            self.optimizer_step(
+            let step = Step {
                 epoch,
-                &model,
-                grads,
-                outputs,
-                batches.progress(),
-                &mut started,
-            )?;
+                outputs: std::mem::take(&mut pending),
+                progress: batches.progress(),
+                seconds: started.elapsed().as_secs_f64(),
+            };
+            started = Instant::now();
+            self.optimizer_step(&model, grads, broken.take(), step)?;
         }
         Ok(false)
     }
 
     fn optimizer_step(
         &mut self,
-        epoch: usize,
         model: &T,
         grads: GradientsParams,
-        outputs: Vec<StepOutput>,
-        progress: Progress,
-        started: &mut Instant,
+        broken: Option<String>,
+        step: Step,
     ) -> Result<(), RunError> {
         let recipe = &self.run.recipe;
-        let (grads, grad_norm) = clip_grad_norm(model, grads, recipe.optimizer.clip_grad_norm);
+        let norm = grad_norm(model, &grads);
+        let broken = broken.or_else(|| {
+            (!norm.is_finite()).then(|| match finite::first_gradient(model, &grads) {
+                Some(path) => format!("gradient of {path}"),
+                None => "gradient norm".into(),
+            })
+        });
+        // A step that is left out keeps its place in the schedule and in the data.
         self.learner.lr_step();
-        self.learner.optimizer_step(grads);
         self.state.step += 1;
         // By now the dashboard's thread has set the terminal up.
         self.run.stop.keep_ctrl_c();
-
-        let items: usize = outputs.iter().map(|output| output.items).sum();
-        let seconds = started.elapsed().as_secs_f64();
-        *started = Instant::now();
-        let lr = self.learner.lr_current();
-        self.metrics.append(&Record::Train {
-            step: self.state.step,
-            epoch,
-            loss: mean_loss(&outputs),
-            lr: lr.base(),
-            grad_norm,
-            items,
-            items_per_s: items as f64 / seconds.max(1e-9),
-        })?;
-        for output in outputs {
-            let item = TrainingItem::new(
-                output,
-                progress.clone(),
-                Some(self.state.step),
-                Some(lr.clone()),
-            );
-            self.train_event(LearnerEvent::ProcessedItem(item))?;
+        if let Some(tensor) = broken {
+            self.skip(step.epoch, tensor)?;
+        } else {
+            let max_norm = recipe.optimizer.clip_grad_norm;
+            self.learner
+                .optimizer_step(clip_grads(model, grads, norm, max_norm));
+            self.state.non_finite = 0;
+            if let Some(average) = &mut self.average {
+                average.update(&self.learner.model());
+            }
+            self.record(step, norm)?;
         }
+        self.samples()?;
         let every = recipe.train.checkpoint_every;
         if every > 0 && self.state.step.is_multiple_of(every) {
             self.checkpoint()?;
@@ -277,70 +273,63 @@ where
         Ok(())
     }
 
-    /// The validation score, or none if it was asked to stop.
-    fn validate(
-        &mut self,
-        epoch: usize,
-        valid: &ValidLoader<T>,
-        should_stop: &dyn Fn() -> bool,
-    ) -> Result<Option<f64>, RunError> {
-        let started = Instant::now();
-        let model = self.learner.model().valid();
-        let mut outputs = Vec::new();
-        let mut batches = valid.iter();
-        let mut last = None;
-        while let Some(batch) = batches.next() {
-            if should_stop() {
-                return Ok(None);
-            }
-            let batch = batch.map_err(|error| RunError::Training(error.to_string()))?;
-            let output = model
-                .valid_batch(batch)
-                .map_err(|error| RunError::Training(error.to_string()))?;
-            outputs.push(output.clone());
-            if let Some((output, progress)) = last.replace((output, batches.progress())) {
-                self.valid_item(output, progress, outputs.len() - 1)?;
-            }
-        }
-        let score = match &self.run.score {
-            Some(hook) => match hook(&model, epoch) {
-                Ok(score) => score,
-                Err(RunError::Interrupted { .. }) => return Ok(None),
-                Err(error) => return Err(error),
-            },
-            None => mean_accuracy(&outputs),
-        };
-        // The dashboard gets the score with the last item.
-        if let Some((mut output, progress)) = last {
-            output.score = Some(score);
-            self.valid_item(output, progress, outputs.len())?;
-        }
-        self.metrics.append(&Record::Valid {
+    /// Writes a step to the metrics and the dashboard.
+    fn record(&mut self, step: Step, grad_norm: f64) -> Result<(), RunError> {
+        let items: usize = step.outputs.iter().map(|output| output.items).sum();
+        let lr = self.learner.lr_current();
+        self.metrics.append(&Record::Train {
             step: self.state.step,
-            epoch,
-            loss: mean_loss(&outputs),
-            metric: T::SCORE.to_string(),
-            score,
-            seconds: started.elapsed().as_secs_f64(),
+            epoch: step.epoch,
+            loss: mean_loss(&step.outputs),
+            lr: lr.base(),
+            grad_norm,
+            items,
+            items_per_s: items as f64 / step.seconds.max(1e-9),
         })?;
-        Ok(Some(score))
+        for output in step.outputs {
+            let (progress, lr) = (step.progress.clone(), Some(lr.clone()));
+            let item = TrainingItem::new(output, progress, Some(self.state.step), lr);
+            self.train_event(LearnerEvent::ProcessedItem(item))?;
+        }
+        Ok(())
     }
 
-    fn valid_item(
-        &mut self,
-        output: StepOutput,
-        progress: Progress,
-        iteration: usize,
-    ) -> Result<(), RunError> {
-        let item = TrainingItem::new(output, progress, Some(iteration), None);
-        self.valid_event(LearnerEvent::ProcessedItem(item))
+    /// Leaves a step out; too many in a row end the run.
+    fn skip(&mut self, epoch: usize, tensor: String) -> Result<(), RunError> {
+        let step = self.state.step;
+        self.state.non_finite += 1;
+        tracing::warn!("step {step} is left out: {tensor} is not finite");
+        self.metrics.append(&Record::Skipped {
+            step,
+            epoch,
+            tensor: tensor.clone(),
+        })?;
+        let in_a_row = self.state.non_finite;
+        if in_a_row < self.run.recipe.train.max_non_finite {
+            return Ok(());
+        }
+        Err(RunError::Training(format!(
+            "{in_a_row} steps in a row up to step {step} are not finite (last: {tensor}); the \
+             checkpoints before them are kept. Lower `schedule.lr`, or look at the data"
+        )))
     }
 
     /// Saves the state. A full disk must not end a run that can go on: the old checkpoints stay.
+    /// Nor are weights saved that are not finite: the last good ones stay.
     fn checkpoint(&mut self) -> Result<(), RunError> {
-        let captured = self
+        if self.state.non_finite > 0
+            && let Some(path) = finite::first_weight(&self.learner.model())
+        {
+            let step = self.state.step;
+            tracing::error!("step {step} is not saved: the weight {path} is not finite");
+            return Ok(());
+        }
+        let mut captured = self
             .capture
             .take(&self.learner, self.state.step, &self.store)?;
+        if let Some(average) = &self.average {
+            captured = captured.with_average(average.model().clone())?;
+        }
         let keep_last = self.run.recipe.train.keep_last;
         if let Err(error) =
             checkpoint::write(&self.run.folder, captured, self.state.clone(), keep_last)
@@ -359,14 +348,14 @@ where
             .map_err(|error| RunError::Training(error.to_string()))
     }
 
-    fn valid_event(&mut self, event: LearnerEvent<StepOutput>) -> Result<(), RunError> {
+    pub(super) fn valid_event(&mut self, event: LearnerEvent<StepOutput>) -> Result<(), RunError> {
         self.events
             .process_valid(event)
             .map_err(|error| RunError::Training(error.to_string()))
     }
 }
 
-fn mean_loss(outputs: &[StepOutput]) -> f64 {
+pub(super) fn mean_loss(outputs: &[StepOutput]) -> f64 {
     let count: usize = outputs.iter().map(|output| output.count).sum();
     let sum: f64 = outputs
         .iter()
@@ -375,12 +364,12 @@ fn mean_loss(outputs: &[StepOutput]) -> f64 {
     sum / count.max(1) as f64
 }
 
-fn mean_accuracy(outputs: &[StepOutput]) -> f64 {
-    let accuracies: Vec<f64> = outputs
-        .iter()
-        .filter_map(|output| output.accuracy)
-        .collect();
-    accuracies.iter().sum::<f64>() / accuracies.len().max(1) as f64
+/// The first tensor of a step that is not finite: a weight, or what `model` makes of `batch`.
+fn first_tensor<T: Task>(model: &T, batch: T::Batch) -> String {
+    finite::first_weight(model)
+        .map(|path| format!("weight {path}"))
+        .or_else(|| model.first_non_finite(batch))
+        .unwrap_or_else(|| "loss".into())
 }
 
 /// One seed out of two numbers (the finalizer of SplitMix64).

@@ -1,10 +1,12 @@
 //! The captioner as a task.
 
 use blip2::Blip2Caption;
+use blip2_data::ImageInput;
 use blip2_data::batch::CaptionBatch;
 use burn::module::Module;
 
 use super::{Task, TaskError, TaskLoss, impl_steps};
+use crate::run::is_finite;
 
 /// [`Blip2Caption`] with its caption cross-entropy. A module of its own, so that Burn's learner
 /// traits stay out of the model's crate; parameter paths start with `model`.
@@ -30,6 +32,24 @@ impl Task for CaptionTask {
             count: losses.tokens,
             accuracy: None,
         })
+    }
+
+    fn first_non_finite(&self, batch: CaptionBatch) -> Option<String> {
+        if let ImageInput::Pixels(images) = &batch.images
+            && !is_finite(images.clone())
+        {
+            return Some("images".into());
+        }
+        let stages = self.model.stages(batch.images);
+        let (name, _) = stages
+            .into_iter()
+            .find(|(_, tensor)| !is_finite(tensor.clone()))?;
+        Some(name.to_string())
+    }
+
+    fn trained_vision_layers(&self) -> Option<usize> {
+        let layers = self.model.architecture().vision.num_hidden_layers;
+        (!self.model.vision_backbone.is_frozen()).then_some(layers)
     }
 }
 

@@ -44,7 +44,7 @@ pub trait Task:
     + InferenceStep<Input = Self::Batch, Output = StepOutput>
 {
     /// One batch of data.
-    type Batch: Send + 'static;
+    type Batch: Clone + Send + 'static;
 
     /// The name of the second validation number beside the loss.
     const SCORE: &'static str;
@@ -58,6 +58,17 @@ pub trait Task:
     ///
     /// If the batch can't be used.
     fn task_loss(&self, batch: Self::Batch) -> Result<TaskLoss, TaskError>;
+
+    /// The first tensor between `batch` and the loss that is not finite, by name; none if it is
+    /// not known.
+    fn first_non_finite(&self, _batch: Self::Batch) -> Option<String> {
+        None
+    }
+
+    /// The blocks of the image encoder, where there is one that learns with other parts.
+    fn trained_vision_layers(&self) -> Option<usize> {
+        None
+    }
 
     /// Forward and backward pass.
     ///

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use blip2_data::DataError;
 use blip2_data::annotations::instances::{Instances, LabelledImage};
-use blip2_data::batch::read_images;
+use blip2_data::images::read_images;
 use blip2_data::loader::BatchSource;
 use blip2_data::sample::Sample;
 use blip2_data::skips::SkipLog;

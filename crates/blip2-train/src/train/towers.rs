@@ -6,16 +6,18 @@ use std::sync::Arc;
 use blip2::checkpoint::{WeightsDType, save_opt, save_vision};
 use blip2_data::annotations::instances::Instances;
 use blip2_data::loader::{LoaderOptions, PrefetchLoader};
+use blip2_data::sample::Sample;
 use blip2_data::skips::SkipLog;
 use blip2_data::tokenizer::{CaptionTokenizer, train_bpe};
 use blip2_lm::OptConfig;
 use burn::tensor::Device;
 
-use super::{Start, fit};
+use super::{Start, Training, fit};
 use crate::RunError;
-use crate::data::read_split;
+use crate::data::{captions_sha256, read_split};
+use crate::hash::sha256;
 use crate::recipe::Recipe;
-use crate::run::{StopSignal, checkpoint};
+use crate::run::{Identity, StopSignal, checkpoint};
 use crate::tasks::{DocumentSource, LanguageTask, PatchSource, PatchTask};
 
 /// Shipped towers are stored in half precision; users compute in f32 from there.
@@ -31,14 +33,20 @@ pub(super) fn language_model(
         return Err(RunError::Usage("the recipe has no language_model".into()));
     };
     let skips = SkipLog::new(recipe.data.on_error);
-    let captions = |split| -> Result<Vec<Vec<String>>, RunError> {
-        let samples = read_split(split, &skips, true)?;
-        Ok(samples
-            .iter()
-            .map(|sample| sample.captions.clone())
-            .collect())
+    let train = read_split(&recipe.data.train, &skips, true)?;
+    let valid = read_split(&recipe.data.val, &skips, true)?;
+    let identity = identity(
+        recipe,
+        [
+            ("train captions", captions_sha256(&train)),
+            ("val captions", captions_sha256(&valid)),
+        ],
+    );
+    let captions = |samples: &[Sample]| -> Vec<Vec<String>> {
+        let captions = samples.iter().map(|sample| sample.captions.clone());
+        captions.collect()
     };
-    let (train, valid) = (captions(&recipe.data.train)?, captions(&recipe.data.val)?);
+    let (train, valid) = (captions(&train), captions(&valid));
     if config.max_length > config.architecture.max_position_embeddings {
         return Err(RunError::Usage(
             "language_model.max_length is more than its max_position_embeddings".into(),
@@ -60,7 +68,14 @@ pub(super) fn language_model(
             .map_err(blip2::Blip2Error::from)?,
     };
     let (train, valid) = loaders(recipe, train, valid, device);
-    fit(&start, task.clone(), train, valid, None, &autodiff, stop)?;
+    let training = Training {
+        task: task.clone(),
+        train,
+        valid,
+        watch: None,
+        identity,
+    };
+    fit(&start, training, &autodiff, stop)?;
     let task = checkpoint::best(&start.folder)?.load_into(task)?;
     save_opt(&architecture, &task.model, &config.export, EXPORT_DTYPE)?;
     tokenizer.save(&config.export)?;
@@ -89,6 +104,16 @@ pub(super) fn patch_classification(
             config.val_instances.display()
         )));
     }
+    let file_sha256 = |path: &Path| -> Result<String, RunError> {
+        Ok(sha256(&std::fs::read(path).map_err(RunError::io(path))?))
+    };
+    let identity = identity(
+        recipe,
+        [
+            ("train instances", file_sha256(&config.train_instances)?),
+            ("val instances", file_sha256(&config.val_instances)?),
+        ],
+    );
     let categories = train.categories.len();
     let grid = config.architecture.image_size / config.architecture.patch_size.max(1);
     let processor = config.data_preprocessor.init()?;
@@ -108,7 +133,14 @@ pub(super) fn patch_classification(
         .map_err(blip2::Blip2Error::from)?;
     let task = PatchTask::new(encoder, categories, &autodiff);
     let (train, valid) = loaders(recipe, source(train), source(valid), device);
-    fit(&start, task.clone(), train, valid, None, &autodiff, stop)?;
+    let training = Training {
+        task: task.clone(),
+        train,
+        valid,
+        watch: None,
+        identity,
+    };
+    fit(&start, training, &autodiff, stop)?;
     let task = checkpoint::best(&start.folder)?.load_into(task)?;
     save_vision(
         &config.architecture,
@@ -140,6 +172,11 @@ fn with_token_ids(
     })
 }
 
+fn identity<const N: usize>(recipe: &Recipe, sha256: [(&str, String); N]) -> Identity {
+    let sha256 = sha256.map(|(name, hash)| (name.to_string(), hash));
+    Identity::new(recipe, sha256.into())
+}
+
 fn loaders<S, V>(
     recipe: &Recipe,
     train: S,
@@ -150,15 +187,16 @@ where
     S: blip2_data::loader::BatchSource,
     V: blip2_data::loader::BatchSource,
 {
-    let options = |shuffle| LoaderOptions {
+    let options = |shuffle, drop_last| LoaderOptions {
         batch_size: recipe.train.batch_size,
         num_workers: recipe.data.num_workers,
         shuffle,
-        drop_last: false,
+        drop_last,
     };
+    let shuffled = options(Some(recipe.seed), recipe.train.drop_last);
     (
-        PrefetchLoader::new(Arc::new(train), options(Some(recipe.seed)), device),
-        PrefetchLoader::new(Arc::new(valid), options(None), device),
+        PrefetchLoader::new(Arc::new(train), shuffled, device),
+        PrefetchLoader::new(Arc::new(valid), options(None, false), device),
     )
 }
 

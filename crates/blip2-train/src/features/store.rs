@@ -1,0 +1,80 @@
+//! Embeddings by image and view, from memory or from a file.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use blip2_data::DataError;
+use blip2_data::images::{ImageInput, ImageSource, Look};
+use burn::tensor::{Device, FloatDType, Tensor, TensorData};
+
+use super::file::Layout;
+
+/// The embeddings of a split, in the place of its images.
+#[derive(Debug)]
+pub struct FeatureStore {
+    layout: Layout,
+    rows: Rows,
+    kept: Vec<bool>,
+}
+
+/// Files are read at positions rather than memory-mapped: the system keeps what is read often in
+/// memory in both cases, but a mapped file that is cut ends the process.
+#[derive(Debug)]
+pub(super) enum Rows {
+    Memory(Vec<u8>),
+    File {
+        path: PathBuf,
+        file: Mutex<File>,
+        start: u64,
+    },
+}
+
+impl FeatureStore {
+    pub(super) fn new(layout: Layout, rows: Rows, kept: Vec<bool>) -> Self {
+        Self { layout, rows, kept }
+    }
+
+    /// Appends one view of one image to `bytes`.
+    fn read_row(&self, look: &Look, bytes: &mut Vec<u8>) -> Result<(), DataError> {
+        let len = self.layout.row_len();
+        let at = (look.sample * self.layout.views + look.view) * len;
+        match &self.rows {
+            Rows::Memory(rows) => bytes.extend_from_slice(&rows[at..at + len]),
+            Rows::File { path, file, start } => {
+                let filled = bytes.len();
+                bytes.resize(filled + len, 0);
+                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                file.seek(SeekFrom::Start(start + at as u64))
+                    .and_then(|_| file.read_exact(&mut bytes[filled..]))
+                    .map_err(|source| DataError::Io {
+                        path: path.clone(),
+                        source,
+                    })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ImageSource for FeatureStore {
+    fn read(&self, looks: &[Look], device: &Device) -> Result<(ImageInput, Vec<usize>), DataError> {
+        let kept: Vec<usize> = (0..looks.len())
+            .filter(|&row| self.kept[looks[row].sample])
+            .collect();
+        let mut bytes = Vec::with_capacity(kept.len() * self.layout.row_len());
+        for &row in &kept {
+            self.read_row(&looks[row], &mut bytes)?;
+        }
+        let Layout {
+            tokens,
+            width,
+            dtype,
+            ..
+        } = self.layout;
+        let data = TensorData::from_bytes_vec(bytes, [kept.len(), tokens, width], dtype.dtype());
+        let embeds = Tensor::<3>::from_data(data.convert::<f32>(), device).cast(FloatDType::F32);
+        Ok((ImageInput::Embeds(embeds), kept))
+    }
+}

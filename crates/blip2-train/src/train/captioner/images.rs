@@ -1,0 +1,146 @@
+//! The splits of a captioner's run, and where their images come from.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use blip2::Blip2Caption;
+use blip2_data::images::{ImageSource, PixelSource};
+use blip2_data::sample::Sample;
+use blip2_data::skips::SkipLog;
+use blip2_data::transforms::ImageProcessor;
+
+use crate::RunError;
+use crate::cli::json;
+use crate::data::{captions_sha256, clean_captions, images_sha256, read_split};
+use crate::evaluate::EvalSettings;
+use crate::features::{CacheKind, Cached, cache};
+use crate::recipe::Recipe;
+use crate::run::RunFolder;
+
+/// The images and captions of a run.
+pub(super) struct Splits {
+    /// With the captions that are learned.
+    pub train: Arc<Vec<Sample>>,
+    /// With the captions that are scored.
+    pub val: Arc<Vec<Sample>>,
+    /// The same images with captions as they are learned, for the loss.
+    pub val_learned: Arc<Vec<Sample>>,
+    /// By name.
+    pub tests: Vec<(String, Arc<Vec<Sample>>)>,
+}
+
+impl Splits {
+    pub fn read(recipe: &Recipe, skips: &SkipLog) -> Result<Self, RunError> {
+        let tests = recipe
+            .data
+            .test
+            .iter()
+            .map(|split| {
+                let name = split.name.clone().unwrap_or_default();
+                Ok((name, read_split(split, skips, true)?))
+            })
+            .collect::<Result<_, RunError>>()?;
+        let cleaning = recipe.data.caption_cleaning.as_ref();
+        let train = read_split(&recipe.data.train, skips, true)?;
+        let val = read_split(&recipe.data.val, skips, true)?;
+        let val = clean_captions(val, cleaning, skips)?;
+        Ok(Self {
+            train: clean_captions(train, cleaning, skips)?.learned,
+            val: val.scored,
+            val_learned: val.learned,
+            tests,
+        })
+    }
+}
+
+impl Splits {
+    /// SHA-256 of what a run learns from and is chosen by, for its [`Identity`](crate::run::Identity).
+    pub fn sha256(&self) -> BTreeMap<String, String> {
+        let hashes = [
+            ("train images", images_sha256(&self.train)),
+            ("train captions", captions_sha256(&self.train)),
+            ("val images", images_sha256(&self.val)),
+            ("val captions", captions_sha256(&self.val)),
+        ];
+        hashes.map(|(name, hash)| (name.to_string(), hash)).into()
+    }
+}
+
+/// Where the images of an epoch come from: files, or the features that a frozen image encoder made
+/// of them once.
+pub(super) struct Images {
+    pub train: Arc<dyn ImageSource>,
+    pub val: Arc<dyn ImageSource>,
+}
+
+impl Images {
+    /// Finds the images that `recipe` asks for; computes features if they are to be cached.
+    pub fn new(
+        recipe: &Recipe,
+        folder: &RunFolder,
+        splits: &Splits,
+        pixels: &Pixels,
+        model: &Blip2Caption,
+        settings: &EvalSettings,
+    ) -> Result<Self, RunError> {
+        let augmentation = recipe.data.augmentation.as_ref();
+        let (mut train, val) = (pixels.of(&splits.train), pixels.of(&splits.val));
+        if let Some(augmentation) = augmentation {
+            train = train.with_augmentation(augmentation.init()?, recipe.seed);
+        }
+        let Some(features) = recipe
+            .features
+            .as_ref()
+            .filter(|features| features.cache != CacheKind::None)
+        else {
+            return Ok(Self {
+                train: Arc::new(train),
+                val: Arc::new(val),
+            });
+        };
+        let processor = recipe.model.as_ref().map(|model| &model.data_preprocessor);
+        let cached = |split, images, samples: &[Sample], views, transforms| {
+            let cached = Cached {
+                split,
+                model,
+                images,
+                count: samples.len(),
+                views,
+                transforms,
+                images_sha256: images_sha256(samples),
+                own_folder: folder.features(),
+                settings,
+            };
+            cache(features, &cached).map_err(|error| error.resumable(folder))
+        };
+        // The seed counts where views are drawn.
+        let train_transforms = match augmentation {
+            Some(augmentation) => json(&(processor, augmentation, recipe.seed))?,
+            None => json(&processor)?,
+        };
+        let views = features.views;
+        Ok(Self {
+            train: Arc::new(cached(
+                "train",
+                train,
+                &splits.train,
+                views,
+                train_transforms,
+            )?),
+            val: Arc::new(cached("val", val, &splits.val, 1, json(&processor)?)?),
+        })
+    }
+}
+
+/// Reads image files as the model wants them.
+pub(super) struct Pixels {
+    pub processor: ImageProcessor,
+    pub skips: SkipLog,
+}
+
+impl Pixels {
+    /// The whole images of `samples`.
+    pub fn of(&self, samples: &Arc<Vec<Sample>>) -> PixelSource {
+        PixelSource::new(samples.clone(), self.processor.clone(), self.skips.clone())
+    }
+}
