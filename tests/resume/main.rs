@@ -1,11 +1,14 @@
 //! Runs that stop, and go on as if they had not.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use blip2::checkpoint::Source;
 use blip2_tests::{Experiment, expect_code, metrics, read_json, stderr};
+use blip2_train::hash::sha256;
 
 /// Waits until a checkpoint of step `step` or later is there.
 fn wait_for_checkpoint(experiment: &Experiment, run: &str, step: usize) {
@@ -70,6 +73,81 @@ fn a_killed_run_goes_on_bit_identically() {
     }
     let state = |run: &std::path::Path| read_json(&run.join("checkpoints/step-16/state.json"));
     assert_eq!(state(&clean)["best"], state(&killed)["best"]);
+}
+
+/// SHA-256 over the names and values of all trained weights of a checkpoint. (Its file holds random
+/// parameter ids too.)
+fn weights_sha256(run: &Path, step: usize) -> String {
+    let model = run.join(format!("checkpoints/step-{step}/model.bpk"));
+    let mut all = Vec::new();
+    for (name, tensor) in Source::open(&model).expect("a burnpack").tensors() {
+        all.extend(name.bytes());
+        all.extend(tensor.read().expect("its values"));
+    }
+    assert!(!all.is_empty());
+    sha256(&all)
+}
+
+/// Twenty SIGKILLs at random moments (while it starts, steps, validates, writes a checkpoint) end in
+/// what one clean run ends in, bit for bit: weights, metrics, captions.
+#[test]
+fn twenty_random_kills_end_in_the_same_weights() {
+    let experiment = Experiment::new();
+    let config = experiment.twin("caption_coco_opt2.7b");
+    let started = Instant::now();
+    expect_code(
+        &experiment.blip2(&format!("train --config {config} --out clean")),
+        0,
+    );
+    let whole = started.elapsed();
+
+    // The moments differ from run to run of this test; what comes out must not.
+    let mut random = std::process::id();
+    let (mut kills, mut finished) = (0, false);
+    while kills < 20 {
+        let resume = experiment.path("killed/config.toml").exists();
+        let mut process = experiment.start(&match resume {
+            true => "train --resume killed".to_string(),
+            false => format!("train --config {config} --out killed"),
+        });
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        // On average a sixteenth of the run, so that all of it is met.
+        sleep(whole.mul_f64(f64::from(random >> 8) / f64::from(1 << 24) / 8.0));
+        let ended = process.try_wait().expect("its state");
+        process.kill().expect("SIGKILL");
+        process.wait().expect("the process ends");
+        match ended {
+            Some(status) => {
+                assert!(status.success());
+                finished = true;
+                fs::remove_dir_all(experiment.path("killed")).expect("room for another round");
+            }
+            None => kills += 1,
+        }
+    }
+    println!(
+        "20 kills{}",
+        if finished {
+            ", in more than one run"
+        } else {
+            ""
+        }
+    );
+    let last = match experiment.path("killed/config.toml").exists() {
+        true => "train --resume killed".to_string(),
+        false => format!("train --config {config} --out killed"),
+    };
+    expect_code(&experiment.blip2(&last), 0);
+
+    let (clean, killed) = (experiment.path("clean"), experiment.path("killed"));
+    let (expected, found) = (metrics(&clean), metrics(&killed));
+    for (expected, found) in expected.iter().zip(&found) {
+        assert_eq!(expected, found);
+    }
+    assert_eq!(expected.len(), found.len());
+    assert_eq!(weights_sha256(&clean, 50), weights_sha256(&killed, 50));
+    let captions = |run: &Path| read_json(&run.join("captions/test.json"));
+    assert_eq!(captions(&clean), captions(&killed));
 }
 
 #[test]

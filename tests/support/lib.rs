@@ -13,6 +13,14 @@ use serde_json::Value;
 /// The config of the experiment: the default's recipe with towers of a few thousand weights.
 const CONFIG: &str = include_str!("debug.toml");
 
+/// The training whose losses PyTorch gave as well (`tests/reference/curve.py`): a twin without
+/// dropout, whose masks no two libraries draw alike.
+pub const CURVE: (&str, &str) = (
+    "caption_coco_opt2.7b",
+    "--set model.multimodal_backbone.hidden_dropout_prob=0.0 \
+     --set model.multimodal_backbone.attention_probs_dropout_prob=0.0",
+);
+
 /// A temporary folder with data, tokenizer and config; removed at the end of the test.
 pub struct Experiment {
     folder: tempfile::TempDir,
@@ -52,6 +60,25 @@ impl Experiment {
         // Nothing here may depend on a network.
         let variables = vec![("HF_HUB_OFFLINE", "1".to_string())];
         Self { folder, variables }
+    }
+
+    /// Copies a recipe of `configs/debug/` to where its paths lead to this experiment's data and to
+    /// the shipped towers. Returns its path.
+    pub fn twin(&self, name: &str) -> String {
+        let configs = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../configs"));
+        let text = fs::read_to_string(configs.join(format!("debug/{name}.toml")))
+            .unwrap_or_else(|error| panic!("the twin {name}: {error}"));
+        // The whole data set would be made.
+        let text: String = text
+            .split_inclusive('\n')
+            .filter(|line| !line.starts_with("emoji_scenes"))
+            .collect();
+        let towers = fs::canonicalize(configs.join("emoji-scenes/towers")).expect("the towers");
+        let text = text
+            .replace("../emoji-scenes/towers", &towers.display().to_string())
+            .replace("../../datasets/emoji-scenes", "data");
+        fs::write(self.path(&format!("{name}.toml")), text).expect("the twin");
+        format!("{name}.toml")
     }
 
     /// A path in the folder.

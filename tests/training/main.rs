@@ -1,5 +1,7 @@
 //! How a run learns: groups, schedules, averages, what is not finite, what is looked at.
 
+mod curve;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -8,7 +10,12 @@ use blip2_tests::{Experiment, expect_code, fails, metrics, read_json, stderr};
 use serde_json::Value;
 
 fn train(experiment: &Experiment, run: &str, arguments: &str) -> Vec<Value> {
-    expect_code(&experiment.train(run, arguments), 0);
+    train_config(experiment, "debug.toml", run, arguments)
+}
+
+fn train_config(experiment: &Experiment, config: &str, run: &str, arguments: &str) -> Vec<Value> {
+    let train = format!("train --config {config} --out {run} {arguments}");
+    expect_code(&experiment.blip2(&train), 0);
     metrics(&experiment.path(run))
 }
 

@@ -77,7 +77,11 @@ pub fn read_split(
         on_error: skips.on_error(),
         require_captions,
     };
-    let Loaded { samples, skipped } = load(&split.annotations, &split.images, &options)?;
+    let Loaded {
+        mut samples,
+        skipped,
+    } = load(&split.annotations, &split.images, &options)?;
+    samples.truncate(split.limit.unwrap_or(usize::MAX));
     for entry in skipped {
         skips.add(&entry.what, &entry.reason);
     }

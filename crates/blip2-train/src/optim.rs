@@ -38,19 +38,19 @@ pub fn learning_rates(
     })
 }
 
-/// AdamW in two groups, with and without weight decay.
+/// AdamW in two groups, with and without weight decay; or in one.
 pub fn optimizer(config: &OptimizerConfig) -> ModuleOptimizer {
     let [beta_1, beta_2] = config.betas;
     let adamw = AdamWConfig::new()
         .with_beta_1(beta_1)
         .with_beta_2(beta_2)
         .with_epsilon(config.eps);
+    let decayed = adamw.clone().with_weight_decay(config.weight_decay).init();
+    if config.decay_1d {
+        return decayed;
+    }
     let no_decay = ParamGroup::from_regex(NO_DECAY).expect("the pattern is a constant");
-    adamw
-        .clone()
-        .with_weight_decay(config.weight_decay)
-        .init()
-        .with_group(no_decay, adamw.with_weight_decay(0.0).build(), None)
+    decayed.with_group(no_decay, adamw.with_weight_decay(0.0).build(), None)
 }
 
 /// The global norm of `grads`.

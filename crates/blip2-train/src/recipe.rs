@@ -142,12 +142,15 @@ pub struct SplitConfig {
     /// The format, where it can't be told from the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
+    /// Uses the first so many images alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
     /// The split inside a Karpathy file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
 }
 
-/// AdamW. Norms, biases and other one-dimensional parameters are not decayed.
+/// AdamW. Norms, biases and other one-dimensional parameters are not decayed, unless `decay_1d`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OptimizerConfig {
@@ -157,6 +160,9 @@ pub struct OptimizerConfig {
     pub eps: f32,
     /// Decoupled weight decay.
     pub weight_decay: f32,
+    /// Decays one-dimensional parameters too, as mmengine does without `paramwise_cfg`.
+    #[serde(default)]
+    pub decay_1d: bool,
     /// How much slower each layer of a trained image encoder learns than the one after it: 1 for
     /// no difference. LAVIS's `lr_layer_decay`.
     #[serde(default = "unscaled")]

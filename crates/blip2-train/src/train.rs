@@ -130,7 +130,10 @@ where
     let state = match &start.resume {
         Some(found) => {
             found.check(&identity)?;
-            found.state.clone()
+            State {
+                identity,
+                ..found.state.clone()
+            }
         }
         None => State::first(identity),
     };

@@ -9,6 +9,7 @@ use blip2_vision::VisionConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::Blip2Error;
+use crate::checkpoint::Precision;
 
 /// A frozen or trained tower: given by a folder of weights, or by its architecture alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,10 +21,18 @@ pub struct TowerConfig<C> {
     /// whole BLIP-2), or a file of weights of any layout that `blip2::checkpoint` knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<PathBuf>,
+    /// The precision in which a frozen tower's matrices are kept; it computes in that of its input.
+    /// Trained towers keep 32 bits.
+    #[serde(default, skip_serializing_if = "is_full")]
+    pub dtype: Precision,
     /// The architecture of a tower that starts from random weights, or whose file of weights does
     /// not say it. Its `image_size` may be another than the weights': positions are interpolated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub architecture: Option<C>,
+}
+
+fn is_full(precision: &Precision) -> bool {
+    *precision == Precision::F32
 }
 
 /// Where the trained parts (query tokens, Q-Former, LayerNorm, neck) start from.
@@ -75,6 +84,26 @@ pub enum VisionNeckKind {
     Linear,
 }
 
+fn invalid(field: &str, reason: &str) -> Result<(), Blip2Error> {
+    Err(Blip2Error::Config {
+        field: format!("model.{field}"),
+        reason: reason.to_string(),
+    })
+}
+
+impl<C> TowerConfig<C> {
+    fn validate(&self, name: &str) -> Result<(), Blip2Error> {
+        if self.weights.is_none() && self.architecture.is_none() {
+            return invalid(name, "needs `weights`, `architecture` or both");
+        }
+        if !self.frozen && self.dtype != Precision::F32 {
+            let reason = "a trained tower keeps its weights in f32; leave it out";
+            return invalid(&format!("{name}.dtype"), reason);
+        }
+        Ok(())
+    }
+}
+
 impl Blip2CaptionConfig {
     /// Checks what no part can check alone; the parts check themselves when they are made.
     ///
@@ -82,12 +111,6 @@ impl Blip2CaptionConfig {
     ///
     /// Names the field.
     pub fn validate(&self) -> Result<(), Blip2Error> {
-        let invalid = |field: &str, reason: &str| {
-            Err(Blip2Error::Config {
-                field: format!("model.{field}"),
-                reason: reason.to_string(),
-            })
-        };
         if self.max_txt_len < 2 {
             return invalid("max_txt_len", "must be at least 2 (BOS and one token)");
         }
@@ -101,22 +124,7 @@ impl Blip2CaptionConfig {
             let reason = "captioning has no text side in the Q-Former: leave it out";
             return invalid("multimodal_backbone.text", reason);
         }
-        for (name, weights, architecture) in [
-            (
-                "vision_backbone",
-                &self.vision_backbone.weights,
-                self.vision_backbone.architecture.is_some(),
-            ),
-            (
-                "text_backbone",
-                &self.text_backbone.weights,
-                self.text_backbone.architecture.is_some(),
-            ),
-        ] {
-            if weights.is_none() && !architecture {
-                return invalid(name, "needs `weights`, `architecture` or both");
-            }
-        }
-        Ok(())
+        self.vision_backbone.validate("vision_backbone")?;
+        self.text_backbone.validate("text_backbone")
     }
 }

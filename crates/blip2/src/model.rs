@@ -123,19 +123,17 @@ impl Blip2CaptionConfig {
                 &self.vision_backbone,
                 device,
                 |config, device| match &config.weights {
-                    Some(path) => load_vision(path, config.architecture.as_ref(), device),
-                    None => made(config.architecture.as_ref(), |config| {
-                        Ok(config.init(device)?)
-                    }),
+                    Some(path) => {
+                        load_vision(path, config.architecture.as_ref(), config.dtype, device)
+                    }
+                    None => made(config, |config| Ok(config.init(device)?)),
                 },
             )?;
         let (text_config, lm) = tower(&self.text_backbone, device, |config, device| match &config
             .weights
         {
-            Some(path) => load_opt(path, config.architecture.as_ref(), device),
-            None => made(config.architecture.as_ref(), |config| {
-                Ok(config.init(device)?)
-            }),
+            Some(path) => load_opt(path, config.architecture.as_ref(), config.dtype, device),
+            None => made(config, |config| Ok(config.init(device)?)),
         })?;
         let tokenizer = CaptionTokenizer::from_file(&self.tokenizer)?;
         let architecture = Architecture {
@@ -178,12 +176,15 @@ fn tower<C, M: Module>(
 }
 
 /// A tower with random weights.
-fn made<C: Clone, M>(
-    architecture: Option<&C>,
+fn made<C: Clone, M: Module>(
+    config: &TowerConfig<C>,
     init: impl Fn(&C) -> Result<M, Blip2Error>,
 ) -> Result<(C, M), Blip2Error> {
-    match architecture {
-        Some(architecture) => Ok((architecture.clone(), init(architecture)?)),
+    match &config.architecture {
+        Some(architecture) => {
+            let module = init(architecture)?;
+            Ok((architecture.clone(), module.map(&mut config.dtype.clone())))
+        }
         None => unreachable!("validate() asks for weights or an architecture"),
     }
 }

@@ -299,9 +299,15 @@ fn clip() -> VisionConfig {
 fn matches_transformers_clip_from_its_own_files_and_from_openai_names() {
     let device = Device::default();
     let expected = Expected::read("clip");
-    let (config, of_folder) = load_vision(&folder("clip"), None, &device).unwrap();
+    let (config, of_folder) = load_vision(&folder("clip"), None, Precision::F32, &device).unwrap();
     assert_eq!(config, clip());
-    let (_, of_file) = load_vision(&folder("openai_clip.pth"), Some(&clip()), &device).unwrap();
+    let (_, of_file) = load_vision(
+        &folder("openai_clip.pth"),
+        Some(&clip()),
+        Precision::F32,
+        &device,
+    )
+    .unwrap();
     for module in [of_folder, of_file] {
         let hidden = module.forward(expected.tensor("images", &device));
         expected.check("hidden", hidden, TOLERANCE);
@@ -311,16 +317,25 @@ fn matches_transformers_clip_from_its_own_files_and_from_openai_names() {
         num_hidden_layers: 2,
         ..clip()
     };
-    assert!(load_vision(&folder("openai_clip.pth"), Some(&fewer), &device).is_ok());
-    let error = load_vision(&folder("openai_clip.pth"), None, &device).unwrap_err();
+    assert!(
+        load_vision(
+            &folder("openai_clip.pth"),
+            Some(&fewer),
+            Precision::F32,
+            &device
+        )
+        .is_ok()
+    );
+    let error = load_vision(&folder("openai_clip.pth"), None, Precision::F32, &device).unwrap_err();
     assert!(error.to_string().contains("num_attention_heads"), "{error}");
 }
 
 #[test]
 fn eva_alone_gives_what_it_gives_inside_a_whole_model() {
     let device = Device::default();
-    let (config, whole) = load_vision(&folder("plain"), None, &device).unwrap();
-    let (said, alone) = load_vision(&folder("eva.pth"), Some(&config), &device).unwrap();
+    let (config, whole) = load_vision(&folder("plain"), None, Precision::F32, &device).unwrap();
+    let (said, alone) =
+        load_vision(&folder("eva.pth"), Some(&config), Precision::F32, &device).unwrap();
     assert_eq!(said, config);
     let images = Expected::read("plain").tensor::<4>("images", &device);
     let expected = whole.forward(images.clone()).into_data();
@@ -333,7 +348,7 @@ fn eva_alone_gives_what_it_gives_inside_a_whole_model() {
 fn matches_transformers_opt_alone() {
     let device = Device::default();
     let expected = Expected::read("opt");
-    let (config, lm) = load_opt(&folder("opt"), None, &device).unwrap();
+    let (config, lm) = load_opt(&folder("opt"), None, Precision::F32, &device).unwrap();
     assert!(!config.do_layer_norm_before && config.word_embed_proj_dim == 16);
     let ids = expected.tensor::<2>("ids", &device).int();
     let mask = Tensor::<2, Int>::ones(ids.dims(), &device);
@@ -347,13 +362,13 @@ fn towers_are_found_inside_a_whole_model() {
     for (path, base_config) in [("plain", None), ("lavis_full.pth", Some("plain"))] {
         let architecture = open(&Import::new(folder(base_config.unwrap_or(path)))).architecture;
         let said = base_config.map(|_| &architecture.vision);
-        let (config, _) = load_vision(&folder(path), said, &device).unwrap();
+        let (config, _) = load_vision(&folder(path), said, Precision::F32, &device).unwrap();
         assert_eq!(config, architecture.vision);
         let said = base_config.map(|_| &architecture.text);
-        let (config, _) = load_opt(&folder(path), said, &device).unwrap();
+        let (config, _) = load_opt(&folder(path), said, Precision::F32, &device).unwrap();
         assert_eq!(config, architecture.text);
     }
-    let error = load_opt(&folder("clip"), None, &device)
+    let error = load_opt(&folder("clip"), None, Precision::F32, &device)
         .unwrap_err()
         .to_string();
     assert!(error.contains("holds no OPT language model"), "{error}");

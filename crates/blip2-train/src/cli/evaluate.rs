@@ -68,6 +68,7 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
         annotations: args.annotations,
         images: args.images,
         format: None,
+        limit: None,
         split: args.split,
     };
     let skips = SkipLog::new(OnError::Fail);

@@ -45,6 +45,8 @@ pub struct State {
     pub score: Option<f64>,
     /// The best validation scores so far and their steps, best first.
     pub best: Vec<Best>,
+    /// The lines of `metrics.jsonl` up to here.
+    pub metrics_lines: usize,
     /// Steps in a row without a finite loss and gradient, up to here.
     pub non_finite: usize,
     /// The recipe, data and towers that it belongs to.
@@ -62,6 +64,7 @@ impl State {
             batch: 0,
             score: None,
             best: Vec::new(),
+            metrics_lines: 0,
             non_finite: 0,
             identity,
             sha256: BTreeMap::new(),

@@ -69,39 +69,24 @@ pub enum Record {
     },
 }
 
-impl Record {
-    /// Optimizer steps done when it was written.
-    pub fn step(&self) -> usize {
-        match self {
-            Self::Train { step, .. }
-            | Self::Valid { step, .. }
-            | Self::Skipped { step, .. }
-            | Self::Samples { step, .. } => *step,
-        }
-    }
-}
-
 /// The file, open for appending.
 #[derive(Debug)]
 pub struct MetricsFile {
     path: PathBuf,
     file: File,
+    lines: usize,
 }
 
 impl MetricsFile {
-    /// Opens `path` and drops lines after `step`: a resumed run writes them anew.
+    /// Opens `path` and drops what follows the first `lines`: a resumed run writes it anew.
     ///
     /// # Errors
     ///
     /// If it can't be read or written.
-    pub fn open(path: &Path, step: usize) -> Result<Self, RunError> {
+    pub fn open(path: &Path, lines: usize) -> Result<Self, RunError> {
         if path.exists() {
-            let mut text = String::new();
-            for record in Self::read(path)? {
-                if record.step() <= step {
-                    text += &line(&record);
-                }
-            }
+            let kept = Self::read(path)?.into_iter().take(lines);
+            let text: String = kept.map(|record| line(&record)).collect();
             write_atomic(path, text.as_bytes())?;
         }
         let file = OpenOptions::new()
@@ -112,7 +97,13 @@ impl MetricsFile {
         Ok(Self {
             path: path.to_path_buf(),
             file,
+            lines,
         })
+    }
+
+    /// The lines written up to now.
+    pub fn lines(&self) -> usize {
+        self.lines
     }
 
     /// Appends one line.
@@ -121,6 +112,7 @@ impl MetricsFile {
     ///
     /// If it can't be written.
     pub fn append(&mut self, record: &Record) -> Result<(), RunError> {
+        self.lines += 1;
         self.file
             .write_all(line(record).as_bytes())
             .map_err(RunError::io(&self.path))

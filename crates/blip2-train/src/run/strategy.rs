@@ -91,7 +91,7 @@ where
     ) -> (T, SupervisedTrainingEventProcessor<T>) {
         let interrupter = components.interrupter.clone();
         let (learner, events, result) =
-            match MetricsFile::open(&self.folder.metrics(), self.start.step) {
+            match MetricsFile::open(&self.folder.metrics(), self.start.metrics_lines) {
                 Ok(metrics) => {
                     let mut fit = Fit {
                         run: self,
@@ -330,6 +330,7 @@ where
         if let Some(average) = &self.average {
             captured = captured.with_average(average.model().clone())?;
         }
+        self.state.metrics_lines = self.metrics.lines();
         let keep_last = self.run.recipe.train.keep_last;
         if let Err(error) =
             checkpoint::write(&self.run.folder, captured, self.state.clone(), keep_last)

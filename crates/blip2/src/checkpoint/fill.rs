@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use blip2_vision::interpolate_position_embedding;
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Bytes, DType, Device, FloatDType, Tensor, TensorData};
 use burn_store::burn_pack;
 use burn_store::{ModuleSnapshot, bridge};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::names::{Address, Part};
 use super::weights::{Weight, Weights};
@@ -151,7 +152,8 @@ pub fn fill<M: Module>(
 }
 
 /// The precision in which the matrices of a module are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32 bits, whatever the file has.
     #[default]
@@ -172,6 +174,18 @@ impl Precision {
             (Self::BF16, _) | (Self::Stored, DType::BF16) => DType::BF16,
             _ => DType::F32,
         }
+    }
+}
+
+/// Keeps the matrices of a module that comes from no file in a precision.
+impl ModuleMapper for Precision {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let dtype = match (D, self) {
+            (2, Self::F16) => FloatDType::F16,
+            (2, Self::BF16) => FloatDType::BF16,
+            _ => return param,
+        };
+        param.map(|matrix| matrix.cast(dtype))
     }
 }
 

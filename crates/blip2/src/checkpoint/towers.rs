@@ -15,7 +15,8 @@ use super::weights::Weights;
 use crate::Blip2Error;
 
 /// Reads an image encoder from a folder or file of any layout that has one. `architecture` says
-/// what the file can't (a bare `.pth`), and may ask for another size of images.
+/// what the file can't (a bare `.pth`), and may ask for another size of images. Matrices are kept
+/// as `matrices` says.
 ///
 /// # Errors
 ///
@@ -24,6 +25,7 @@ use crate::Blip2Error;
 pub fn load_vision(
     path: &Path,
     architecture: Option<&VisionConfig>,
+    matrices: Precision,
     device: &Device,
 ) -> Result<(VisionConfig, VisionTransformer), Blip2Error> {
     let Origin {
@@ -41,6 +43,7 @@ pub fn load_vision(
         module,
         Part::VisionBackbone,
         &weights,
+        matrices,
         strict,
         beyond,
         device,
@@ -56,6 +59,7 @@ pub fn load_vision(
 pub fn load_opt(
     path: &Path,
     architecture: Option<&OptConfig>,
+    matrices: Precision,
     device: &Device,
 ) -> Result<(OptConfig, Opt), Blip2Error> {
     let Origin {
@@ -71,6 +75,7 @@ pub fn load_opt(
         module,
         Part::TextBackbone,
         &weights,
+        matrices,
         strict,
         |_| false,
         device,
@@ -84,6 +89,7 @@ fn fill_tower<M: Module>(
     module: M,
     part: Part,
     weights: &Weights,
+    matrices: Precision,
     strict: bool,
     beyond: impl Fn(&str) -> bool,
     device: &Device,
@@ -103,7 +109,7 @@ fn fill_tower<M: Module>(
         let path = weights.path.to_path_buf();
         return Err(Blip2Error::Unexpected { path, keys });
     }
-    fill(module, part, weights, Precision::F32, None, device)
+    fill(module, part, weights, matrices, None, device)
 }
 
 fn block_index(path: &str) -> Option<usize> {

@@ -1,0 +1,208 @@
+//! The recipes of `configs/`, and their debug-sized twins.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use blip2_tests::{Experiment, expect_code, metrics, read_json};
+use toml::{Table, Value};
+
+const CONFIGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../configs");
+
+const RECIPES: [&str; 5] = [
+    "blip2-opt2.7b_8xb32_caption",
+    "caption_coco_opt2.7b",
+    "caption_coco_opt6.7b",
+    "flickr30k",
+    "nocaps_eval",
+];
+
+/// What a twin may have otherwise: sizes, places, and how long and how often.
+const SIZES: [&str; 29] = [
+    "data.emoji_scenes",
+    "data.num_workers",
+    "data.test[0].annotations",
+    "data.test[0].images",
+    "data.test[0].limit",
+    "data.train.annotations",
+    "data.train.images",
+    "data.train.limit",
+    "data.val.annotations",
+    "data.val.images",
+    "data.val.limit",
+    "evaluation.sample_captions",
+    "evaluation.sample_every",
+    "evaluation.test_generation.max_new_tokens",
+    "evaluation.val_captions",
+    "evaluation.val_generation.max_new_tokens",
+    "model.data_preprocessor.size",
+    "model.init_cfg.checkpoint",
+    "model.text_backbone.weights",
+    "model.tokenizer",
+    "model.vision_backbone.weights",
+    "schedule.lr",
+    "schedule.warmup_steps",
+    "train.accumulation",
+    "train.batch_size",
+    "train.checkpoint_every",
+    "model.multimodal_backbone",
+    "model.vision_backbone.architecture",
+    "evaluation.batch_size",
+];
+
+fn table(path: &Path) -> Table {
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+    text.parse()
+        .unwrap_or_else(|error| panic!("{path:?}: {error}"))
+}
+
+/// Every value by its dotted path.
+fn flat(value: &Value, at: String, into: &mut BTreeMap<String, Value>) {
+    match value {
+        Value::Table(fields) => {
+            for (key, value) in fields {
+                let dot = if at.is_empty() { "" } else { "." };
+                flat(value, format!("{at}{dot}{key}"), into);
+            }
+        }
+        Value::Array(items) if items.first().is_some_and(Value::is_table) => {
+            for (index, item) in items.iter().enumerate() {
+                flat(item, format!("{at}[{index}]"), into);
+            }
+        }
+        value => {
+            into.insert(at, value.clone());
+        }
+    }
+}
+
+fn fields(path: &Path) -> BTreeMap<String, Value> {
+    let mut fields = BTreeMap::new();
+    flat(&Value::Table(table(path)), String::new(), &mut fields);
+    fields
+}
+
+#[test]
+fn every_recipe_has_a_twin_that_differs_in_size_alone() {
+    let names = |folder: &str| -> BTreeSet<String> {
+        fs::read_dir(Path::new(CONFIGS).join(folder))
+            .expect("configs")
+            .filter_map(|entry| {
+                let name = entry.ok()?.file_name().into_string().ok()?;
+                Some(name.strip_suffix(".toml")?.to_string())
+            })
+            .filter(|name| name != "emoji-scenes")
+            .collect()
+    };
+    let known: BTreeSet<String> = RECIPES.map(String::from).into();
+    assert_eq!(names("."), known);
+    assert_eq!(names("debug"), known);
+    for name in RECIPES {
+        let recipe = fields(&Path::new(CONFIGS).join(format!("{name}.toml")));
+        let twin = fields(&Path::new(CONFIGS).join(format!("debug/{name}.toml")));
+        let keys: BTreeSet<&String> = recipe.keys().chain(twin.keys()).collect();
+        for key in keys {
+            let size = SIZES
+                .iter()
+                .any(|size| key == size || key.starts_with(&format!("{size}.")));
+            if !size {
+                assert_eq!(recipe.get(key), twin.get(key), "{name}: `{key}`");
+            }
+        }
+        let dropout = "model.multimodal_backbone.hidden_dropout_prob";
+        assert_eq!(recipe.get(dropout), twin.get(dropout), "{name}");
+    }
+}
+
+#[test]
+fn full_recipes_are_complete_and_name_source_and_score() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for name in RECIPES {
+        let path = Path::new(CONFIGS).join(format!("{name}.toml"));
+        let text = fs::read_to_string(path).expect("a recipe");
+        for word in ["# Source:", "# Expected"] {
+            assert!(text.contains(word), "{name}: {word}");
+        }
+        // Nothing is fetched here.
+        let local = folder.path().join(format!("{name}.toml"));
+        fs::write(&local, text.replace("hf://", "models/")).expect("a copy");
+        let recipe = blip2_train::recipe_file::read(&local, &[]).expect("a complete recipe");
+        let model = recipe.model.expect("a captioner");
+        model.validate().expect("a possible model");
+        let preset = blip2::presets::preset("caption_coco_opt2.7b").expect("a preset");
+        let vision = model.vision_backbone.architecture;
+        assert_eq!(vision, Some(preset.vision), "{name}");
+        assert_eq!(model.multimodal_backbone, preset.qformer, "{name}");
+        assert_eq!(model.data_preprocessor, preset.processor, "{name}");
+    }
+}
+
+fn run_twin(name: &str) -> (Experiment, Vec<serde_json::Value>) {
+    let experiment = Experiment::new();
+    let config = experiment.twin(name);
+    let output = experiment.blip2(&format!("train --config {config} --out run"));
+    expect_code(&output, 0);
+    let run = experiment.path("run");
+    let metrics = match run.join("metrics.jsonl").exists() {
+        true => metrics(&run),
+        false => Vec::new(),
+    };
+    (experiment, metrics)
+}
+
+/// The lines of `kind`.
+fn count(metrics: &[serde_json::Value], kind: &str) -> usize {
+    metrics.iter().filter(|line| line["kind"] == kind).count()
+}
+
+/// What every trained twin leaves behind: 32 images with 5 captions in batches of 8, two of them a
+/// step.
+fn check_trained(name: &str, epochs: usize) {
+    let (experiment, metrics) = run_twin(name);
+    assert_eq!(count(&metrics, "train"), 10 * epochs, "{name}");
+    assert_eq!(count(&metrics, "valid"), epochs, "{name}");
+    assert_eq!(count(&metrics, "samples"), 10 * epochs / 20, "{name}");
+    let losses: Vec<f64> = metrics
+        .iter()
+        .filter(|line| line["kind"] == "train")
+        .filter_map(|line| line["loss"].as_f64())
+        .collect();
+    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+    let (first, last) = (mean(&losses[..5]), mean(&losses[losses.len() - 5..]));
+    assert!(last < 0.8 * first, "{name} learns: {first}, {last}");
+    let scores = read_json(&experiment.path("run/scores.json"));
+    assert!(
+        scores["splits"]["test"]["scores"]["CIDEr"].is_f64(),
+        "{name}"
+    );
+    assert!(experiment.path("run/report.html").exists(), "{name}");
+}
+
+#[test]
+fn the_twin_of_caption_coco_opt_2_7b_trains() {
+    check_trained("caption_coco_opt2.7b", 5);
+}
+
+#[test]
+fn the_twin_of_caption_coco_opt_6_7b_trains() {
+    check_trained("caption_coco_opt6.7b", 5);
+}
+
+#[test]
+fn the_twin_of_mmpretrains_caption_recipe_trains() {
+    check_trained("blip2-opt2.7b_8xb32_caption", 10);
+}
+
+#[test]
+fn the_twin_of_flickr30k_trains() {
+    check_trained("flickr30k", 5);
+}
+
+#[test]
+fn the_twin_of_nocaps_eval_scores() {
+    let (experiment, metrics) = run_twin("nocaps_eval");
+    assert!(metrics.is_empty(), "nothing is trained");
+    let scores = read_json(&experiment.path("run/scores.json"));
+    assert_eq!(scores["splits"]["nocaps"]["images"], 8);
+    assert_eq!(scores["checkpoint_step"], 0);
+}
