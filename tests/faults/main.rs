@@ -188,3 +188,36 @@ fn crc32(bytes: &[u8]) -> u32 {
         })
     })
 }
+
+/// A disk that takes no more than a few kilobytes a file, as far as the process can tell: the run goes
+/// on to its end, and the checkpoint before stays what it was.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_loses_nothing() {
+    let experiment = Experiment::new();
+    expect_code(&experiment.train("run", ""), 0);
+    let checkpoints = experiment.path("run/checkpoints");
+    fs::remove_dir_all(checkpoints.join("step-16")).unwrap();
+    let kept = fs::read(checkpoints.join("step-15/model.bpk")).unwrap();
+    let whole = blip2_tests::metrics(&experiment.path("run"));
+
+    // Without the signal, a write beyond the limit is an error like any other.
+    let output = experiment.limited("trap '' XFSZ; ulimit -f 16", "train --resume run");
+    // It trains and scores to the end; the page with its images is too large.
+    expect_code(&output, 1);
+    let text = stderr(&output);
+    assert!(
+        text.contains("checkpoint of step 16 is not saved") && text.contains("report.html"),
+        "{text}"
+    );
+    assert_eq!(
+        fs::read(checkpoints.join("step-15/model.bpk")).unwrap(),
+        kept
+    );
+    assert!(!checkpoints.join("step-16").exists());
+    assert_eq!(blip2_tests::metrics(&experiment.path("run")), whole);
+
+    // With room again, it is as if the disk had never been full.
+    expect_code(&experiment.blip2("train --resume run"), 0);
+    assert!(checkpoints.join("step-16/model.bpk").exists());
+}

@@ -103,6 +103,18 @@ impl Experiment {
         self.command(arguments).output().expect("blip2 starts")
     }
 
+    /// Runs `blip2` in the folder behind `limits`, a line of shell.
+    pub fn limited(&self, limits: &str, arguments: &str) -> Output {
+        Command::new("bash")
+            .args(["-c", &format!("{limits}; exec \"$0\" {arguments}")])
+            .arg(binary())
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .output()
+            .expect("bash starts")
+    }
+
     /// Starts `blip2` in the folder.
     pub fn start(&self, arguments: &str) -> Child {
         self.command(arguments).spawn().expect("blip2 starts")

@@ -238,8 +238,19 @@ fn layers_of_a_trained_encoder_learn_at_their_own_rates() {
 fn sample_captions_and_chosen_scores_are_in_metrics_and_report() {
     let experiment = Experiment::new();
     let set = "--set evaluation.sample_captions=2 --set evaluation.sample_every=5 \
-               --set evaluation.val_metrics=[\"BLEU\",\"CIDEr\"]";
+               --set evaluation.val_metrics=[\"BLEU\",\"CIDEr\"] --set train.tensorboard=true";
     let metrics = train(&experiment, "run", set);
+    let events: Vec<Vec<u8>> = fs::read_dir(experiment.path("run/tensorboard"))
+        .expect("event files")
+        .map(|entry| fs::read(entry.expect("an entry").path()).expect("an event file"))
+        .collect();
+    let count = |tag: &[u8]| {
+        events[0]
+            .windows(tag.len())
+            .filter(|found| *found == tag)
+            .count()
+    };
+    assert_eq!((count(b"train/loss"), count(b"val/Bleu_4")), (16, 2));
     let samples: Vec<&Value> = metrics
         .iter()
         .filter(|line| line["kind"] == "samples")

@@ -236,6 +236,9 @@ pub struct TrainConfig {
     /// Checkpoints with the best validation scores that are kept besides.
     #[serde(default = "one")]
     pub keep_best: usize,
+    /// Writes TensorBoard's event files to the run's folder `tensorboard`, too.
+    #[serde(default)]
+    pub tensorboard: bool,
     /// Keeps an exponential moving average of the trained weights with this decay, which is what
     /// is validated, scored and exported; none leaves it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -87,6 +87,11 @@ impl RunFolder {
         self.path.join("checkpoints")
     }
 
+    /// TensorBoard's event files.
+    pub fn tensorboard(&self) -> PathBuf {
+        self.path.join("tensorboard")
+    }
+
     /// The run's own feature caches.
     pub fn features(&self) -> PathBuf {
         self.path.join("features")

@@ -9,7 +9,7 @@ use crate::recipe::Recipe;
 use crate::recipe_file::PATH_KEYS;
 
 /// Fields that change no weight: how fast, how often, what is kept and what is looked at.
-const FREE: [&str; 9] = [
+const FREE: [&str; 10] = [
     "data.num_workers",
     "data.test",
     "evaluation",
@@ -18,6 +18,7 @@ const FREE: [&str; 9] = [
     "train.keep_best",
     "train.keep_last",
     "train.max_non_finite",
+    "train.tensorboard",
     "data.emoji_scenes",
 ];
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::events::EventFile;
 use super::folder::write_atomic;
 use crate::RunError;
 
@@ -75,6 +76,9 @@ pub struct MetricsFile {
     path: PathBuf,
     file: File,
     lines: usize,
+    /// Lines that a full disk did not take yet.
+    waiting: String,
+    events: Option<EventFile>,
 }
 
 impl MetricsFile {
@@ -98,7 +102,17 @@ impl MetricsFile {
             path: path.to_path_buf(),
             file,
             lines,
+            waiting: String::new(),
+            events: None,
         })
+    }
+
+    /// The same numbers also to `events`.
+    pub fn with_events(self, events: EventFile) -> Self {
+        Self {
+            events: Some(events),
+            ..self
+        }
     }
 
     /// The lines written up to now.
@@ -106,16 +120,34 @@ impl MetricsFile {
         self.lines
     }
 
-    /// Appends one line.
-    ///
-    /// # Errors
-    ///
-    /// If it can't be written.
-    pub fn append(&mut self, record: &Record) -> Result<(), RunError> {
+    /// Appends one line. A full disk must not end a run: what it does not take is kept in memory and
+    /// written with a later line.
+    pub fn append(&mut self, record: &Record) {
         self.lines += 1;
-        self.file
-            .write_all(line(record).as_bytes())
-            .map_err(RunError::io(&self.path))
+        let first = self.waiting.is_empty();
+        self.waiting += &line(record);
+        if let Err(error) = self.write_waiting()
+            && first
+        {
+            tracing::error!("{}: {error}; its lines wait in memory", self.path.display());
+        }
+        if let Some(events) = &mut self.events
+            && let Err(error) = events.write(record)
+        {
+            tracing::error!("TensorBoard's file ends here: {error}");
+            self.events = None;
+        }
+    }
+
+    fn write_waiting(&mut self) -> std::io::Result<()> {
+        let whole = self.file.metadata()?.len();
+        let written = self.file.write_all(self.waiting.as_bytes());
+        match written {
+            Ok(()) => self.waiting.clear(),
+            // Half a line would spoil the next one.
+            Err(_) => self.file.set_len(whole)?,
+        }
+        written
     }
 
     /// All whole lines of a metrics file. A last line that a kill cut off is left out.
@@ -163,11 +195,11 @@ mod tests {
         let path = folder.path().join("metrics.jsonl");
         let mut file = MetricsFile::open(&path, 0).unwrap();
         for step in 1..=3 {
-            file.append(&train(step)).unwrap();
+            file.append(&train(step));
         }
         file.file.write_all(b"{\"kind\":\"tra").unwrap();
         let mut file = MetricsFile::open(&path, 2).unwrap();
-        file.append(&train(3)).unwrap();
+        file.append(&train(3));
         let expected: Vec<Record> = (1..=3).map(train).collect();
         assert_eq!(MetricsFile::read(&path).unwrap(), expected);
     }

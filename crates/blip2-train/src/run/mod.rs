@@ -2,6 +2,7 @@
 
 mod average;
 pub mod checkpoint;
+mod events;
 mod finite;
 mod folder;
 mod identity;

@@ -18,6 +18,7 @@ use burn_train::{
 };
 
 use super::checkpoint::{self, Capture, State};
+use super::events::EventFile;
 use super::{Average, MetricsFile, Record, RunFolder, StopSignal, Watch, finite};
 use crate::RunError;
 use crate::optim::{clip_grads, grad_norm, scale_grads};
@@ -90,34 +91,33 @@ where
         _starting_epoch: usize,
     ) -> (T, SupervisedTrainingEventProcessor<T>) {
         let interrupter = components.interrupter.clone();
-        let (learner, events, result) =
-            match MetricsFile::open(&self.folder.metrics(), self.start.metrics_lines) {
-                Ok(metrics) => {
-                    let mut fit = Fit {
-                        run: self,
-                        learner,
-                        average: self.average.clone(),
-                        events: components.event_processor,
-                        store: components.event_store,
-                        capture: Capture::new(&interrupter),
-                        metrics,
-                        state: self.start.clone(),
-                    };
-                    let result = fit.epochs(&valid, &|| {
-                        if interrupter.should_stop() {
-                            // The dashboard's own way to stop.
-                            self.stop.request();
-                        }
-                        self.stop.requested()
-                    });
-                    let result = result.map(|interrupted| Outcome {
-                        state: fit.state,
-                        interrupted,
-                    });
-                    (fit.learner, fit.events, result)
-                }
-                Err(error) => (learner, components.event_processor, Err(error)),
-            };
+        let (learner, events, result) = match self.open_metrics() {
+            Ok(metrics) => {
+                let mut fit = Fit {
+                    run: self,
+                    learner,
+                    average: self.average.clone(),
+                    events: components.event_processor,
+                    store: components.event_store,
+                    capture: Capture::new(&interrupter),
+                    metrics,
+                    state: self.start.clone(),
+                };
+                let result = fit.epochs(&valid, &|| {
+                    if interrupter.should_stop() {
+                        // The dashboard's own way to stop.
+                        self.stop.request();
+                    }
+                    self.stop.requested()
+                });
+                let result = result.map(|interrupted| Outcome {
+                    state: fit.state,
+                    interrupted,
+                });
+                (fit.learner, fit.events, result)
+            }
+            Err(error) => (learner, components.event_processor, Err(error)),
+        };
         if !matches!(&result, Ok(outcome) if !outcome.interrupted) {
             interrupter.stop(Some("see the message below"));
         }
@@ -126,6 +126,18 @@ where
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(result);
         (learner.model(), events)
+    }
+}
+
+impl<T: Task, S: BatchSource<Batch = T::Batch>> TrainLoop<T, S> {
+    fn open_metrics(&self) -> Result<MetricsFile, RunError> {
+        let metrics = MetricsFile::open(&self.folder.metrics(), self.start.metrics_lines)?;
+        if !self.recipe.train.tensorboard {
+            return Ok(metrics);
+        }
+        let folder = self.folder.tensorboard();
+        let events = EventFile::create(&folder, self.start.step).map_err(RunError::io(folder))?;
+        Ok(metrics.with_events(events))
     }
 }
 
@@ -285,7 +297,7 @@ where
             grad_norm,
             items,
             items_per_s: items as f64 / step.seconds.max(1e-9),
-        })?;
+        });
         for output in step.outputs {
             let (progress, lr) = (step.progress.clone(), Some(lr.clone()));
             let item = TrainingItem::new(output, progress, Some(self.state.step), lr);
@@ -303,7 +315,7 @@ where
             step,
             epoch,
             tensor: tensor.clone(),
-        })?;
+        });
         let in_a_row = self.state.non_finite;
         if in_a_row < self.run.recipe.train.max_non_finite {
             return Ok(());

@@ -45,7 +45,8 @@ where
             step: self.state.step,
             epoch: self.state.epoch,
             captions,
-        })
+        });
+        Ok(())
     }
 
     /// The validation score, or none if it was asked to stop.
@@ -98,7 +99,7 @@ where
             score,
             scores: scores.map_or_else(BTreeMap::new, |scores| by_name(&scores.all)),
             seconds: started.elapsed().as_secs_f64(),
-        })?;
+        });
         Ok(Some(score))
     }
 

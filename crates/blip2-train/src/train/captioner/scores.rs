@@ -101,7 +101,11 @@ impl Watch<CaptionTask> for ValWatch {
             limit => limit,
         };
         let (captions, samples) = self.caption(task, limit)?;
-        write_results(&self.folder.captions(&format!("epoch-{epoch}")), &captions)?;
+        let path = self.folder.captions(&format!("epoch-{epoch}"));
+        if let Err(error) = write_results(&path, &captions) {
+            // The run goes on without this file.
+            tracing::error!("{error}");
+        }
         let scores = score(&captions, &samples, &self.evaluation.val_metrics)?;
         Ok(EpochScores {
             best_by: scores.get(CaptionTask::SCORE).unwrap_or(0.0),
