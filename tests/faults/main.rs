@@ -221,3 +221,10 @@ fn a_full_disk_loses_nothing() {
     expect_code(&experiment.blip2("train --resume run"), 0);
     assert!(checkpoints.join("step-16/model.bpk").exists());
 }
+
+#[test]
+fn a_prompt_that_leaves_no_room_for_captions_is_named() {
+    let experiment = Experiment::new();
+    let run = format!("{TRAIN} --set model.max_txt_len=3 --set model.prompt=there-is-a-big-dog");
+    fails(&experiment, &run, 1, &["model.max_txt_len", "prompt"]);
+}

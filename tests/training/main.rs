@@ -392,3 +392,23 @@ fn an_empty_split_is_named() {
         );
     }
 }
+
+#[test]
+fn frozen_towers_may_be_kept_in_half_precision() {
+    let experiment = Experiment::new();
+    let full = values(&train(&experiment, "f32", ""), "train", "loss");
+    for dtype in ["f16", "bf16"] {
+        let set = format!(
+            "--set model.vision_backbone.dtype={dtype} --set model.text_backbone.dtype={dtype}"
+        );
+        let half = values(&train(&experiment, dtype, &set), "train", "loss");
+        assert_ne!(full, half, "{dtype}: weights are rounded");
+        for (full, half) in full.iter().zip(half) {
+            // bf16 keeps 8 bits of each weight.
+            assert!((full - half).abs() < 0.01 * full, "{dtype}: {half}, {full}");
+        }
+    }
+    let trained = "train --config debug.toml --out trained --set model.vision_backbone.dtype=bf16 \
+                   --set model.vision_backbone.frozen=false";
+    fails(&experiment, trained, 2, &["vision_backbone.dtype", "f32"]);
+}

@@ -1,5 +1,7 @@
 //! `cargo xtask bench WHAT`: the same work here and in the reference's programs, in one run.
 
+mod features;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -9,17 +11,22 @@ use crate::build::{cargo, exit_code, root};
 const PACKAGES: [&str; 1] = ["pycocoevalcap==1.2"];
 
 /// Runs the comparison that `arguments` name.
-pub fn bench(arguments: &[String]) -> ExitCode {
-    match arguments.first().map(String::as_str) {
-        Some("eval") => eval(&arguments[1..]).unwrap_or_else(|message| {
-            eprintln!("error: {message}");
-            ExitCode::FAILURE
-        }),
+pub fn bench(backend: &str, arguments: &[String]) -> ExitCode {
+    let result = match arguments.first().map(String::as_str) {
+        Some("eval") => eval(&arguments[1..]),
+        Some("features") => features::features(backend, &arguments[1..]),
         _ => {
-            eprintln!("error: cargo xtask bench eval [--images N]: scores against pycocoevalcap");
-            ExitCode::from(2)
+            eprintln!(
+                "error: cargo xtask bench eval [--images N]: scores against pycocoevalcap\n       \
+                 cargo xtask bench features [CONFIG]: training with and without the feature cache"
+            );
+            return ExitCode::from(2);
         }
-    }
+    };
+    result.unwrap_or_else(|message| {
+        eprintln!("error: {message}");
+        ExitCode::FAILURE
+    })
 }
 
 /// Builds the programs of blip2-eval and compares them with pycocoevalcap: every token, every

@@ -28,6 +28,29 @@ pub fn cargo() -> Command {
 ///
 /// Build output goes to stderr: stdout belongs to `blip2`.
 pub fn run_blip2(backend: &str, arguments: &[String]) -> ExitCode {
+    let binary = match build_blip2(backend) {
+        Ok(binary) => binary,
+        Err(message) => {
+            eprintln!("error: {message}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut command = Command::new(&binary);
+    command.args(arguments);
+    if std::env::var_os(TUNABLES).is_none() {
+        command.env(TUNABLES, HUGE_PAGES);
+    }
+    match command.status() {
+        Ok(status) => exit_code(status),
+        Err(error) => {
+            eprintln!("error: {} can't be started: {error}", binary.display());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Builds `blip2` for `backend` and says where it is.
+pub fn build_blip2(backend: &str) -> Result<PathBuf, String> {
     let mut build = cargo();
     build
         .args([
@@ -42,33 +65,14 @@ pub fn run_blip2(backend: &str, arguments: &[String]) -> ExitCode {
         .arg(format!("{backend},hub"))
         .args(["--message-format", "json-render-diagnostics"])
         .stderr(Stdio::inherit());
-    let output = match build.output() {
-        Ok(output) => output,
-        Err(error) => {
-            eprintln!("error: cargo can't be started: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
+    let output = build
+        .output()
+        .map_err(|error| format!("cargo can't be started: {error}"))?;
     if !output.status.success() {
-        eprintln!("error: building blip2 for the backend `{backend}` failed");
-        return ExitCode::FAILURE;
+        return Err(format!("building blip2 for the backend `{backend}` failed"));
     }
-    let Some(binary) = executable(&String::from_utf8_lossy(&output.stdout)) else {
-        eprintln!("error: cargo did not say where it put blip2");
-        return ExitCode::FAILURE;
-    };
-    let mut command = Command::new(&binary);
-    command.args(arguments);
-    if std::env::var_os(TUNABLES).is_none() {
-        command.env(TUNABLES, HUGE_PAGES);
-    }
-    match command.status() {
-        Ok(status) => exit_code(status),
-        Err(error) => {
-            eprintln!("error: {} can't be started: {error}", binary.display());
-            ExitCode::FAILURE
-        }
-    }
+    executable(&String::from_utf8_lossy(&output.stdout))
+        .ok_or_else(|| "cargo did not say where it put blip2".into())
 }
 
 /// The path in cargo's `"executable":"…"` of the last artifact that has one.

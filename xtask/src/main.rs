@@ -14,7 +14,7 @@ cargo xtask COMMAND [--backend flex|cpu|vulkan|wgpu|cuda|metal|rocm] [ARGUMENTS]
   train, caption, evaluate, score, convert, inspect, data
             build blip2 in release for the backend (default flex) and run that command
   test      all tests of the workspace
-  bench     the same work here and in the reference's programs: eval
+  bench     eval: scores against the reference's programs; features: the feature cache
   ci        formatting, lints, documentation, all tests";
 
 fn main() -> ExitCode {
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         }
         Some("test") => test::test(&arguments[1..]),
         Some("ci") => test::ci(),
-        Some("bench") => bench::bench(&arguments[1..]),
+        Some("bench") => bench::bench(&backend, &arguments[1..]),
         Some(_) => build::run_blip2(&backend, &arguments),
     }
 }

@@ -111,10 +111,42 @@ impl ModuleVisitor for Scale {
 
 #[cfg(test)]
 mod tests {
+    use burn::module::ParamId;
     use burn::nn::LinearConfig;
     use burn::tensor::Device;
 
     use super::*;
+    use crate::recipe::{ScheduleConfig, ScheduleKind};
+
+    /// The scales that LAVIS's `get_optimizer_params(lr_scale=0.5)` gives an encoder of 2 blocks:
+    /// `[0.5 ** (3 - layer) for layer in range(4)]`, patches and positions being layer 0.
+    #[test]
+    fn layers_of_the_image_encoder_learn_at_the_rates_of_lavis() {
+        let config = ScheduleConfig {
+            kind: ScheduleKind::Constant,
+            per_epoch: false,
+            decay_rate: None,
+            lr: 1.0,
+            min_lr: 0.0,
+            warmup_lr: 0.0,
+            warmup_steps: 0,
+        };
+        let schedule = Schedule::new(&config, 1, 1, 0);
+        let rate = |layers, path| {
+            let rates = learning_rates(&schedule, 0.5, layers).step();
+            rates.lr_from_param(ParamId::new(), Some(path))
+        };
+        for (path, expected) in [
+            ("model.vision_backbone.patch_embed.projection.weight", 0.125),
+            ("model.vision_backbone.position_embedding", 0.125),
+            ("model.vision_backbone.blocks.0.mlp.fc1.weight", 0.25),
+            ("model.vision_backbone.blocks.1.attention.qkv.bias", 0.5),
+            ("model.multimodal_backbone.query_tokens", 1.0),
+        ] {
+            assert_eq!(rate(Some(2), path), expected, "{path}");
+            assert_eq!(rate(None, path), 1.0, "{path}, frozen");
+        }
+    }
 
     #[test]
     fn clipping_scales_all_gradients_to_the_global_norm() {

@@ -49,10 +49,12 @@ pub fn memory(
         .filter(|row| !row.frozen)
         .map(|row| row.params * F32)
         .sum();
+    let embedding = architecture.text.vocab_size * architecture.text.word_embed_proj_dim;
     let widened: usize = rows
         .iter()
         .filter(|row| row.frozen && row.name == LANGUAGE_MODEL && bytes < F32)
-        .map(|row| row.params * F32)
+        // The loss widens the embedding a block at a time and keeps none of it.
+        .map(|row| row.params.saturating_sub(embedding) * F32)
         .sum();
     let layers = |layers: usize, tokens: usize, width: usize, heads: usize| {
         layers * tokens * (16 * width + tokens * heads) * F32

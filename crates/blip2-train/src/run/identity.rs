@@ -9,17 +9,15 @@ use crate::recipe::Recipe;
 use crate::recipe_file::PATH_KEYS;
 
 /// Fields that change no weight: how fast, how often, what is kept and what is looked at.
-const FREE: [&str; 10] = [
+const FREE: [&str; 8] = [
     "data.num_workers",
     "data.test",
     "evaluation",
-    "features.cache",
     "train.checkpoint_every",
     "train.keep_best",
     "train.keep_last",
     "train.max_non_finite",
     "train.tensorboard",
-    "data.emoji_scenes",
 ];
 
 /// Everything that must be the same for a run to go on as if it had not stopped.
@@ -37,6 +35,12 @@ impl Identity {
     pub fn new(recipe: &Recipe, sha256: BTreeMap<String, String>) -> Self {
         let mut value = serde_json::to_value(recipe).unwrap_or_default();
         strip(&mut value, "");
+        if let Some(features) = value.get_mut("features").and_then(Value::as_object_mut)
+            && features.get("dtype").is_some_and(|dtype| dtype == "f32")
+        {
+            // Exact wherever they are kept.
+            features.remove("cache");
+        }
         Self {
             recipe: value,
             sha256,

@@ -1,6 +1,7 @@
 //! A run: its folder, its checkpoints, its loop.
 
 mod average;
+mod capture;
 pub mod checkpoint;
 mod events;
 mod finite;

@@ -17,7 +17,8 @@ use burn_train::{
     SupervisedTrainingEventProcessor, TrainLoader, TrainingComponents, TrainingItem, ValidLoader,
 };
 
-use super::checkpoint::{self, Capture, State};
+use super::capture::Capture;
+use super::checkpoint::{self, State};
 use super::events::EventFile;
 use super::{Average, MetricsFile, Record, RunFolder, StopSignal, Watch, finite};
 use crate::RunError;

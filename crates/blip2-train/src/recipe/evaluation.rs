@@ -1,0 +1,85 @@
+//! The table `[evaluation]`.
+
+use blip2_eval::Metric;
+use blip2_lm::GenerationConfig;
+use serde::{Deserialize, Serialize};
+
+/// Validation after each epoch, tests at the end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluationConfig {
+    /// Images a batch.
+    pub batch_size: usize,
+    /// Validation images that are captioned after each epoch; 0 for all.
+    pub val_captions: usize,
+    /// What is computed of them; the best checkpoint is chosen by CIDEr.
+    #[serde(default = "cider", with = "metric_names")]
+    pub val_metrics: Vec<Metric>,
+    /// The first so many validation images are captioned every `sample_every` steps, for the
+    /// report.
+    #[serde(default)]
+    pub sample_captions: usize,
+    /// Optimizer steps between sample captions; 0 for none.
+    #[serde(default)]
+    pub sample_every: usize,
+    /// How validation captions are made.
+    pub val_generation: GenerationConfig,
+    /// How test captions are made.
+    pub test_generation: GenerationConfig,
+}
+
+fn cider() -> Vec<Metric> {
+    vec![Metric::Cider]
+}
+
+/// Metrics by their names.
+mod metric_names {
+    use blip2_eval::Metric;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(metrics: &[Metric], to: S) -> Result<S::Ok, S::Error> {
+        let names = metrics.iter().map(|metric| match metric {
+            Metric::Bleu => "BLEU",
+            Metric::Meteor => "METEOR",
+            Metric::RougeL => "ROUGE_L",
+            Metric::Cider => "CIDEr",
+            Metric::CiderD => "CIDErD",
+            Metric::Spice => "SPICE",
+        });
+        names.collect::<Vec<_>>().serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Metric>, D::Error> {
+        let names = Vec::<String>::deserialize(from)?;
+        let metrics = names
+            .iter()
+            .map(|name| name.parse().map_err(D::Error::custom));
+        metrics.collect()
+    }
+}
+
+impl EvaluationConfig {
+    /// Checks what serde can't.
+    pub(super) fn validate(&self) -> Result<(), String> {
+        if !self.val_metrics.contains(&Metric::Cider) {
+            return Err(
+                "field `evaluation.val_metrics` must hold CIDEr, which chooses the best \
+                        checkpoint"
+                    .into(),
+            );
+        }
+        let needs_data = [Metric::Meteor, Metric::CiderD, Metric::Spice];
+        if self
+            .val_metrics
+            .iter()
+            .any(|metric| needs_data.contains(metric))
+        {
+            return Err(
+                "field `evaluation.val_metrics`: METEOR, CIDErD and SPICE need data and \
+                        programs of others; score the finished run with `blip2 evaluate`"
+                    .into(),
+            );
+        }
+        Ok(())
+    }
+}
