@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use blip2::checkpoint::Source;
-use blip2_tests::{Experiment, expect_code, metrics, read_json, stderr};
+use blip2_tests::{Experiment, expect_code, fails, metrics, read_json, stderr};
 use blip2_train::hash::sha256;
 
 /// Waits until a checkpoint of step `step` or later is there.
@@ -188,4 +188,23 @@ fn a_damaged_checkpoint_is_passed_over_with_a_warning() {
         "{text}"
     );
     assert_eq!(fs::read(&last).expect("made again").len(), bytes.len());
+}
+
+/// With no whole checkpoint left, nothing is begun anew over what is there.
+#[test]
+fn a_run_with_damaged_checkpoints_alone_is_not_overwritten() {
+    let experiment = Experiment::new();
+    expect_code(&experiment.train("run", ""), 0);
+    let before = metrics(&experiment.path("run"));
+    for entry in fs::read_dir(experiment.path("run/checkpoints")).expect("checkpoints") {
+        let state = entry.expect("an entry").path().join("state.json");
+        fs::write(state, "{}").expect("damage");
+    }
+    fails(
+        &experiment,
+        "train --resume run",
+        1,
+        &["checkpoints/step-", "state.json"],
+    );
+    assert_eq!(metrics(&experiment.path("run")), before);
 }

@@ -191,19 +191,25 @@ pub fn open(path: &Path) -> Result<Found, RunError> {
     })
 }
 
-/// The newest whole checkpoint of a run; damaged ones are named in the log and passed over.
+/// The newest whole checkpoint of a run; damaged ones are named in the log and passed over. None if
+/// the run has not written any.
 ///
 /// # Errors
 ///
-/// If the folder can't be listed.
+/// If the folder can't be listed, or there are checkpoints and none is whole.
 pub fn latest(folder: &RunFolder) -> Result<Option<Found>, RunError> {
+    let mut last = None;
     for step in steps(folder)?.into_iter().rev() {
         match open(&path_of(folder, step)) {
             Ok(found) => return Ok(Some(found)),
-            Err(error) => tracing::warn!("{error}; trying the one before it"),
+            Err(error) => {
+                tracing::warn!("{error}; trying the one before it");
+                last = Some(error);
+            }
         }
     }
-    Ok(None)
+    // To begin anew would write over what may still be of use.
+    last.map_or(Ok(None), Err)
 }
 
 /// The best whole checkpoint of a run by validation score, or else the latest.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use blip2::checkpoint::{WeightsDType, save_opt, save_vision};
 use blip2_data::annotations::instances::Instances;
-use blip2_data::loader::{LoaderOptions, PrefetchLoader};
+use blip2_data::loader::{BatchSource, LoaderOptions, PrefetchLoader};
 use blip2_data::sample::Sample;
 use blip2_data::skips::SkipLog;
 use blip2_data::tokenizer::{CaptionTokenizer, train_bpe};
@@ -18,7 +18,7 @@ use crate::data::{captions_sha256, read_split};
 use crate::hash::sha256;
 use crate::recipe::Recipe;
 use crate::run::{Identity, StopSignal, checkpoint};
-use crate::tasks::{DocumentSource, LanguageTask, PatchSource, PatchTask};
+use crate::tasks::{DocumentSource, LanguageTask, PatchSource, PatchTask, Task};
 
 /// Shipped towers are stored in half precision; users compute in f32 from there.
 const EXPORT_DTYPE: WeightsDType = WeightsDType::F16;
@@ -67,16 +67,8 @@ pub(super) fn language_model(
             .init(&autodiff)
             .map_err(blip2::Blip2Error::from)?,
     };
-    let (train, valid) = loaders(recipe, train, valid, device);
-    let training = Training {
-        task: task.clone(),
-        train,
-        valid,
-        watch: None,
-        identity,
-    };
-    fit(&start, training, &autodiff, stop)?;
-    let task = checkpoint::best(&start.folder)?.load_into(task)?;
+    let loaders = loaders(recipe, train, valid, device);
+    let task = train_alone(&start, task, loaders, identity, &autodiff, stop)?;
     save_opt(&architecture, &task.model, &config.export, EXPORT_DTYPE)?;
     tokenizer.save(&config.export)?;
     done(&start, &config.export);
@@ -132,16 +124,8 @@ pub(super) fn patch_classification(
         .init(&autodiff)
         .map_err(blip2::Blip2Error::from)?;
     let task = PatchTask::new(encoder, categories, &autodiff);
-    let (train, valid) = loaders(recipe, source(train), source(valid), device);
-    let training = Training {
-        task: task.clone(),
-        train,
-        valid,
-        watch: None,
-        identity,
-    };
-    fit(&start, training, &autodiff, stop)?;
-    let task = checkpoint::best(&start.folder)?.load_into(task)?;
+    let loaders = loaders(recipe, source(train), source(valid), device);
+    let task = train_alone(&start, task, loaders, identity, &autodiff, stop)?;
     save_vision(
         &config.architecture,
         &task.model,
@@ -172,6 +156,31 @@ fn with_token_ids(
     })
 }
 
+/// Trains `task`; returns it with its best weights.
+fn train_alone<T, S, V>(
+    start: &Start,
+    task: T,
+    (train, valid): (PrefetchLoader<S>, PrefetchLoader<V>),
+    identity: Identity,
+    device: &Device,
+    stop: &StopSignal,
+) -> Result<T, RunError>
+where
+    T: Task,
+    S: BatchSource<Batch = T::Batch>,
+    V: BatchSource<Batch = T::Batch>,
+{
+    let training = Training {
+        task: task.clone(),
+        train,
+        valid,
+        watch: None,
+        identity,
+    };
+    fit(start, training, device, stop)?;
+    checkpoint::best(&start.folder)?.load_into(task)
+}
+
 fn identity<const N: usize>(recipe: &Recipe, sha256: [(&str, String); N]) -> Identity {
     let sha256 = sha256.map(|(name, hash)| (name.to_string(), hash));
     Identity::new(recipe, sha256.into())
@@ -184,8 +193,8 @@ fn loaders<S, V>(
     device: &Device,
 ) -> (PrefetchLoader<S>, PrefetchLoader<V>)
 where
-    S: blip2_data::loader::BatchSource,
-    V: blip2_data::loader::BatchSource,
+    S: BatchSource,
+    V: BatchSource,
 {
     let options = |shuffle, drop_last| LoaderOptions {
         batch_size: recipe.train.batch_size,

@@ -56,6 +56,13 @@ pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<()
         device: device.clone(),
         stop: stop.clone(),
     };
+    let mut made_of = hashes.clone();
+    made_of.extend(splits.sha256());
+    let identity = Identity::new(recipe, made_of);
+    if let Some(found) = &start.resume {
+        // Before features are computed for nothing.
+        found.check(&identity)?;
+    }
     let pixels = Pixels { processor, skips };
     let images = Images::new(recipe, &start.folder, &splits, &pixels, &model, &settings)?;
     let train = train_loader(recipe, splits.train.clone(), images.train, device);
@@ -68,8 +75,6 @@ pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<()
         device,
     );
     let watch = ValWatch::new(&start.folder, &splits, images.val, evaluation, &settings);
-    let mut made_of = hashes.clone();
-    made_of.extend(splits.sha256());
     let training = Training {
         task: CaptionTask {
             model: model.clone(),
@@ -77,7 +82,7 @@ pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<()
         train,
         valid,
         watch: Some(Box::new(watch)),
-        identity: Identity::new(recipe, made_of),
+        identity,
     };
     fit(&start, training, &autodiff, stop)?;
 
