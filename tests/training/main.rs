@@ -412,3 +412,26 @@ fn frozen_towers_may_be_kept_in_half_precision() {
                    --set model.vision_backbone.frozen=false";
     fails(&experiment, trained, 2, &["vision_backbone.dtype", "f32"]);
 }
+
+/// The language model's graph is made layer by layer; the first loss is the same to the bit, later
+/// ones as near as gradients are.
+#[test]
+fn a_recomputed_language_model_trains_alike() {
+    let experiment = Experiment::new();
+    let whole = values(&train(&experiment, "whole", ""), "train", "loss");
+    let set = "--set model.recompute_text_backbone=true";
+    let recomputed = values(&train(&experiment, "recomputed", set), "train", "loss");
+    assert_eq!(whole[0], recomputed[0]);
+    for (whole, recomputed) in whole.iter().zip(&recomputed) {
+        assert!((whole - recomputed).abs() < 1e-4, "{whole}, {recomputed}");
+    }
+    let trained = format!(
+        "train --config debug.toml --out trained {set} --set model.text_backbone.frozen=false"
+    );
+    fails(
+        &experiment,
+        &trained,
+        2,
+        &["recompute_text_backbone", "frozen"],
+    );
+}

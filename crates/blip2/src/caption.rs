@@ -55,10 +55,13 @@ impl Blip2Caption {
         let text_embeds = lm.embed(input_ids).cast(prefix.dtype());
         let inputs_embeds = Tensor::cat(vec![prefix, text_embeds], 1);
         let attention_mask = Tensor::cat(vec![query_mask, text_mask], 1);
-        let hidden = lm.forward(inputs_embeds, attention_mask, None);
-
+        let head = |hidden| lm.cross_entropy(targets.select(hidden), &targets.ids);
+        let loss = match self.text.recompute {
+            true => lm.loss_recomputed(inputs_embeds, attention_mask, head),
+            false => head(lm.forward(inputs_embeds, attention_mask, None)),
+        };
         Ok(Losses {
-            loss: lm.cross_entropy(targets.select(hidden), &targets.ids),
+            loss,
             tokens: scored,
         })
     }

@@ -69,6 +69,11 @@ pub struct Blip2CaptionConfig {
     /// With an empty prompt LAVIS also scores BOS (predicted by the last query); transformers
     /// does not.
     pub score_bos: bool,
+    /// Keeps no graph of the frozen language model while it trains: each layer is run a second
+    /// time for its gradient. The language model then takes half as much time again, and its
+    /// graph the memory of one layer.
+    #[serde(default)]
+    pub recompute_text_backbone: bool,
     /// How images become tensors.
     pub data_preprocessor: ImageProcessorConfig,
     /// Starts the trained parts from a checkpoint instead of random weights.
@@ -123,6 +128,10 @@ impl Blip2CaptionConfig {
         if self.multimodal_backbone.text.is_some() {
             let reason = "captioning has no text side in the Q-Former: leave it out";
             return invalid("multimodal_backbone.text", reason);
+        }
+        if self.recompute_text_backbone && !self.text_backbone.frozen {
+            let reason = "needs a frozen language model: set `model.text_backbone.frozen`";
+            return invalid("recompute_text_backbone", reason);
         }
         self.vision_backbone.validate("vision_backbone")?;
         self.text_backbone.validate("text_backbone")

@@ -51,6 +51,7 @@ pub(crate) struct TextSettings {
     pub max_txt_len: usize,
     pub num_captions: usize,
     pub score_bos: bool,
+    pub recompute: bool,
 }
 
 /// The parts of a captioner, with their weights.
@@ -156,6 +157,7 @@ impl Blip2CaptionConfig {
             max_txt_len: self.max_txt_len,
             num_captions: self.num_captions,
             score_bos: self.score_bos,
+            recompute: self.recompute_text_backbone,
         })
     }
 }

@@ -56,6 +56,11 @@ impl DecoderLayer {
         })
     }
 
+    /// Whether two passes over the same input differ.
+    pub(super) fn has_dropout(&self) -> bool {
+        self.dropout.is_some()
+    }
+
     fn residual(
         &self,
         hidden: Tensor<3>,

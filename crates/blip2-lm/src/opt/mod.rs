@@ -7,6 +7,7 @@ pub mod keymap;
 mod mask;
 mod model;
 pub mod presets;
+mod recompute;
 
 pub use attention::Attention;
 pub use config::{Activation, OptConfig};

@@ -15,7 +15,7 @@ pub struct Opt {
     embed_tokens: Embedding,
     embed_positions: Embedding,
     project_in: Option<Linear>,
-    layers: Vec<DecoderLayer>,
+    pub(super) layers: Vec<DecoderLayer>,
     /// Only where the layers norm before: else the last layer has normed already.
     final_layer_norm: Option<LayerNorm>,
     project_out: Option<Linear>,
@@ -64,25 +64,40 @@ impl Opt {
         tap: &mut dyn FnMut(&str, &Tensor<3>),
     ) -> Tensor<3> {
         let [_, new, _] = inputs_embeds.dims();
-        let dtype = inputs_embeds.dtype();
-        let bias = attention_bias(attention_mask.clone(), new, dtype);
-        let positions = self
-            .embed_positions
-            .forward(position_rows(attention_mask, new))
-            .cast(dtype);
-        let mut hidden = project(&self.project_in, inputs_embeds) + positions;
+        let bias = attention_bias(attention_mask.clone(), new, inputs_embeds.dtype());
+        let mut hidden = self.enter(inputs_embeds, attention_mask);
         tap("embeddings", &hidden);
         for (index, layer) in self.layers.iter().enumerate() {
             let cache = cache.as_deref_mut().map(|cache| cache.layer(index));
             hidden = layer.forward(hidden, bias.clone(), cache);
             tap(&format!("layers.{index}"), &hidden);
         }
-        if let Some(norm) = &self.final_layer_norm {
-            hidden = norm.forward(hidden);
-        }
-        let hidden = project(&self.project_out, hidden);
+        let hidden = self.leave(hidden);
         tap("final", &hidden);
         hidden
+    }
+
+    /// What the first layer reads.
+    pub(super) fn enter(
+        &self,
+        inputs_embeds: Tensor<3>,
+        attention_mask: Tensor<2, Int>,
+    ) -> Tensor<3> {
+        let [_, new, _] = inputs_embeds.dims();
+        let positions = self
+            .embed_positions
+            .forward(position_rows(attention_mask, new))
+            .cast(inputs_embeds.dtype());
+        project(&self.project_in, inputs_embeds) + positions
+    }
+
+    /// What becomes of the last layer's output.
+    pub(super) fn leave(&self, hidden: Tensor<3>) -> Tensor<3> {
+        let hidden = match &self.final_layer_norm {
+            Some(norm) => norm.forward(hidden),
+            None => hidden,
+        };
+        project(&self.project_out, hidden)
     }
 }
 
