@@ -7,10 +7,12 @@
 //! time; here it is done in blocks that stay in the processor's cache.
 
 mod cross_entropy;
+mod precision;
 
 use burn::tensor::{Tensor, module};
 
 pub use cross_entropy::tied_cross_entropy;
+pub use precision::MatricesTo;
 
 /// Numbers of a matrix that are widened at once: 4 MiB in f32.
 const BLOCK: usize = 1 << 20;

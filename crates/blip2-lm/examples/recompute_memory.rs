@@ -3,8 +3,9 @@
 //!
 //! The peak is that of the process (Linux), so each way has a process of its own.
 
+use blip2_kernels::MatricesTo;
 use blip2_lm::{CausalLm, OptConfig};
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::Module;
 use burn::tensor::{Device, Distribution, FloatDType, Int, Tensor};
 
 const BATCH: usize = 16;
@@ -24,7 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     device.seed(1);
     let mut model = config.init(&device)?;
     if dtype == "bf16" {
-        model = model.map(&mut MatricesToBf16);
+        model = model.map(&mut MatricesTo(FloatDType::BF16));
     }
     let model = model.valid();
     let shape = [BATCH, TOKENS, config.hidden_size];
@@ -52,17 +53,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         (peak_kib() - before) / 1024
     );
     Ok(())
-}
-
-struct MatricesToBf16;
-
-impl ModuleMapper for MatricesToBf16 {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        param.map(|tensor| match D {
-            2 => tensor.cast(FloatDType::BF16),
-            _ => tensor,
-        })
-    }
 }
 
 /// The most memory that this process has held so far; 0 where the system does not say.

@@ -185,7 +185,7 @@ fn made<C: Clone, M: Module>(
     match &config.architecture {
         Some(architecture) => {
             let module = init(architecture)?;
-            Ok((architecture.clone(), module.map(&mut config.dtype.clone())))
+            Ok((architecture.clone(), config.dtype.apply(module)))
         }
         None => unreachable!("validate() asks for weights or an architecture"),
     }

@@ -150,7 +150,8 @@ impl CausalLm for Opt {
 
 #[cfg(test)]
 mod tests {
-    use burn::module::{ModuleMapper, ModuleVisitor, Param};
+    use blip2_kernels::MatricesTo;
+    use burn::module::{ModuleVisitor, Param};
     use burn::tensor::{DType, FloatDType};
 
     use super::*;
@@ -223,17 +224,7 @@ mod tests {
         let mask = Tensor::<2, Int>::from_data([[1, 1, 1, 1], [0, 1, 1, 1]], &device);
         let embeds = model.embed(ids);
         let full = model.logits(model.forward(embeds.clone(), mask.clone(), None));
-        /// Norms and biases stay as they are.
-        struct MatricesToBf16;
-        impl ModuleMapper for MatricesToBf16 {
-            fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-                param.map(|tensor| match D {
-                    2 => tensor.cast(FloatDType::BF16),
-                    _ => tensor,
-                })
-            }
-        }
-        let model = model.map(&mut MatricesToBf16);
+        let model = model.map(&mut MatricesTo(FloatDType::BF16));
         assert_eq!(
             model.embed(Tensor::from_data([[2]], &device)).dtype(),
             DType::BF16

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use blip2::{Blip2Caption, Tower};
+use blip2::Blip2Caption;
 use blip2_data::DataError;
 use blip2_data::images::{ImageInput, ImageSource, Look, PixelSource};
 use blip2_data::loader::{BatchSource, LoaderOptions, PrefetchLoader};
@@ -15,14 +15,16 @@ use super::store::{FeatureStore, Rows};
 use super::{CacheKind, FeaturesConfig};
 use crate::RunError;
 use crate::evaluate::EvalSettings;
-use crate::hash::{sha256, weights_sha256};
+use crate::hash::sha256;
 
 /// What a cache is made of.
 pub struct Cached<'a> {
     /// The split's name, which begins the file's.
     pub split: &'a str,
-    /// The frozen image encoder.
+    /// The captioner with its frozen image encoder.
     pub model: &'a Blip2Caption,
+    /// A hash of the image encoder's weights.
+    pub vision_sha256: &'a str,
     /// The images, as the encoder sees them.
     pub images: PixelSource,
     /// How many there are.
@@ -32,7 +34,7 @@ pub struct Cached<'a> {
     /// What decides the pixels besides the image files: preprocessing, augmentation, seed.
     pub transforms: String,
     /// A hash of the images.
-    pub images_sha256: String,
+    pub images_sha256: &'a str,
     /// Where files lie if the config names no folder.
     pub own_folder: PathBuf,
     /// Batch size, threads, the plain device.
@@ -44,15 +46,8 @@ pub struct Cached<'a> {
 /// # Errors
 ///
 /// An unreadable image (unless skipped), a full disk, a file of other weights or images under the
-/// right name, an image encoder that is trained, or a request to stop.
+/// right name, or a request to stop.
 pub fn cache(config: &FeaturesConfig, cached: &Cached<'_>) -> Result<FeatureStore, RunError> {
-    let Tower::Frozen(tower) = &cached.model.vision_backbone else {
-        return Err(RunError::Usage(
-            "field `features.cache`: only a frozen image encoder gives the same features in every \
-             epoch; set `model.vision_backbone.frozen` or `features.cache = \"none\"`"
-                .into(),
-        ));
-    };
     let architecture = &cached.model.architecture().vision;
     let layout = Layout {
         images: cached.count,
@@ -62,9 +57,9 @@ pub fn cache(config: &FeaturesConfig, cached: &Cached<'_>) -> Result<FeatureStor
         dtype: config.dtype,
     };
     let origin = Origin {
-        vision_backbone: sha256(format!("{architecture:?} {}", weights_sha256(tower)).as_bytes()),
+        vision_backbone: sha256(format!("{architecture:?} {}", cached.vision_sha256).as_bytes()),
         transforms: sha256(format!("{} {}", cached.transforms, cached.views).as_bytes()),
-        images: cached.images_sha256.clone(),
+        images: cached.images_sha256.to_string(),
     };
     if config.cache != CacheKind::Disk {
         let mut rows = Vec::with_capacity(layout.images * layout.views * layout.row_len());

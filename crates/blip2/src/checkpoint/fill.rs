@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use blip2_kernels::MatricesTo;
 use blip2_vision::interpolate_position_embedding;
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Bytes, DType, Device, FloatDType, Tensor, TensorData};
 use burn_store::burn_pack;
 use burn_store::{ModuleSnapshot, bridge};
@@ -177,15 +178,14 @@ impl Precision {
     }
 }
 
-/// Keeps the matrices of a module that comes from no file in a precision.
-impl ModuleMapper for Precision {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let dtype = match (D, self) {
-            (2, Self::F16) => FloatDType::F16,
-            (2, Self::BF16) => FloatDType::BF16,
-            _ => return param,
-        };
-        param.map(|matrix| matrix.cast(dtype))
+impl Precision {
+    /// `module`, which comes from no file, with its matrices in this precision.
+    pub fn apply<M: Module>(self, module: M) -> M {
+        match self {
+            Self::F32 | Self::Stored => module,
+            Self::F16 => module.map(&mut MatricesTo(FloatDType::F16)),
+            Self::BF16 => module.map(&mut MatricesTo(FloatDType::BF16)),
+        }
     }
 }
 

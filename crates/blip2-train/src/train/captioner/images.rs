@@ -82,6 +82,7 @@ impl Images {
         pixels: &Pixels,
         model: &Blip2Caption,
         settings: &EvalSettings,
+        made_of: &BTreeMap<String, String>,
     ) -> Result<Self, RunError> {
         let augmentation = recipe.data.augmentation.as_ref();
         let (mut train, val) = (pixels.of(&splits.train), pixels.of(&splits.val));
@@ -98,16 +99,26 @@ impl Images {
                 val: Arc::new(val),
             });
         };
+        // Only frozen towers have a hash.
+        let Some(vision_sha256) = made_of.get("vision_backbone") else {
+            return Err(RunError::Usage(
+                "field `features.cache`: only a frozen image encoder gives the same features in \
+                 every epoch; set `model.vision_backbone.frozen` or `features.cache = \"none\"`"
+                    .into(),
+            ));
+        };
         let processor = recipe.model.as_ref().map(|model| &model.data_preprocessor);
         let cached = |split, images, samples: &[Sample], views, transforms| {
+            let images_sha256 = made_of.get(&format!("{split} images"));
             let cached = Cached {
                 split,
                 model,
+                vision_sha256,
                 images,
                 count: samples.len(),
                 views,
                 transforms,
-                images_sha256: images_sha256(samples),
+                images_sha256: images_sha256.map_or("", String::as_str),
                 own_folder: folder.features(),
                 settings,
             };

@@ -64,7 +64,15 @@ pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<()
         found.check(&identity)?;
     }
     let pixels = Pixels { processor, skips };
-    let images = Images::new(recipe, &start.folder, &splits, &pixels, &model, &settings)?;
+    let images = Images::new(
+        recipe,
+        &start.folder,
+        &splits,
+        &pixels,
+        &model,
+        &settings,
+        &identity.sha256,
+    )?;
     let train = train_loader(recipe, splits.train.clone(), images.train, device);
     let valid = eval_loader(
         splits.val_learned.clone(),
