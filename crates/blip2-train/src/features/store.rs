@@ -63,6 +63,14 @@ impl ImageSource for FeatureStore {
         let kept: Vec<usize> = (0..looks.len())
             .filter(|&row| self.kept[looks[row].sample])
             .collect();
+        if kept.is_empty() {
+            // As with pixels, a batch of nothing is no batch.
+            return Err(DataError::Config {
+                field: "data.on_error".into(),
+                reason: "no image of a whole batch could be read when its features were computed"
+                    .into(),
+            });
+        }
         let mut bytes = Vec::with_capacity(kept.len() * self.layout.row_len());
         for &row in &kept {
             self.read_row(&looks[row], &mut bytes)?;
