@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use blip2_tests::{Experiment, expect_code, fails, metrics};
+use blip2_tests::{Experiment, fails, trained};
 use serde_json::Value;
 
 const AUGMENTATION: &str = "--set data.augmentation.crop_area=[0.5,1.0] \
@@ -13,8 +13,7 @@ const AUGMENTATION: &str = "--set data.augmentation.crop_area=[0.5,1.0] \
     --set data.augmentation.rand_augment.level=5";
 
 fn train(experiment: &Experiment, run: &str, arguments: &str) -> Vec<Value> {
-    expect_code(&experiment.train(run, arguments), 0);
-    metrics(&experiment.path(run))
+    trained(experiment, "debug.toml", run, arguments)
 }
 
 /// The feature files in a folder, in order.

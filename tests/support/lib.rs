@@ -162,6 +162,13 @@ pub fn expect_code(output: &Output, expected: i32) {
     assert!(!stderr(output).contains("panicked"), "{}", stderr(output));
 }
 
+/// Trains `config` as `run`, which must succeed; returns its [`metrics`].
+pub fn trained(experiment: &Experiment, config: &str, run: &str, arguments: &str) -> Vec<Value> {
+    let train = format!("train --config {config} --out {run} {arguments}");
+    expect_code(&experiment.blip2(&train), 0);
+    metrics(&experiment.path(run))
+}
+
 /// Fails the test unless the command ends with `code`, and one line on stderr names everything in
 /// `expected`.
 pub fn fails(experiment: &Experiment, arguments: &str, code: i32, expected: &[&str]) {

@@ -1,8 +1,8 @@
 //! Fifty steps against PyTorch.
 
-use blip2_tests::{CURVE, Experiment, read_json};
+use blip2_tests::{CURVE, Experiment, read_json, trained};
 
-use super::{train_config, values};
+use super::values;
 
 /// Sums run in another order, and fifty steps of Adam carry each difference on: 7e-5 was seen. (Torch
 /// in f32 and in f64 are 4e-6 apart here, and 6e-4 at two and a half times the learning rate.)
@@ -23,7 +23,7 @@ fn the_loss_of_every_step_is_pytorchs() {
     let experiment = Experiment::new();
     let (twin, settings) = CURVE;
     let config = experiment.twin(twin);
-    let metrics = train_config(&experiment, &config, "run", settings);
+    let metrics = trained(&experiment, &config, "run", settings);
     let found = values(&metrics, "train", "loss");
     assert_eq!((found.len(), expected.len()), (50, 50));
     let differences = found.iter().zip(&expected).map(|(a, b)| (a - b).abs());

@@ -6,17 +6,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use blip2::checkpoint::Source;
-use blip2_tests::{Experiment, expect_code, fails, metrics, read_json, stderr};
+use blip2_tests::{Experiment, expect_code, fails, metrics, read_json, stderr, trained};
 use serde_json::Value;
 
 fn train(experiment: &Experiment, run: &str, arguments: &str) -> Vec<Value> {
-    train_config(experiment, "debug.toml", run, arguments)
-}
-
-fn train_config(experiment: &Experiment, config: &str, run: &str, arguments: &str) -> Vec<Value> {
-    let train = format!("train --config {config} --out {run} {arguments}");
-    expect_code(&experiment.blip2(&train), 0);
-    metrics(&experiment.path(run))
+    trained(experiment, "debug.toml", run, arguments)
 }
 
 /// The values of `field` in the lines of `kind`.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use serde::de::{MapAccess, Visitor};
+use serde::de::{Error, MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -27,6 +27,33 @@ pub enum Metric {
     CiderD,
     /// `SPICE`, for a scorer that has its program ([`Scorer::with_spice`](crate::Scorer::with_spice)).
     Spice,
+}
+
+impl Metric {
+    /// Its name; [`FromStr`] reads it back.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bleu => "BLEU",
+            Self::Meteor => "METEOR",
+            Self::RougeL => "ROUGE_L",
+            Self::Cider => "CIDEr",
+            Self::CiderD => "CIDErD",
+            Self::Spice => "SPICE",
+        }
+    }
+}
+
+impl Serialize for Metric {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Metric {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(from)?;
+        name.parse().map_err(D::Error::custom)
+    }
 }
 
 impl FromStr for Metric {

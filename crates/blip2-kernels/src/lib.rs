@@ -11,7 +11,7 @@ mod precision;
 
 use burn::tensor::{Tensor, module};
 
-pub use cross_entropy::tied_cross_entropy;
+pub use cross_entropy::{tied_cross_entropy, with_gradient};
 pub use precision::MatricesTo;
 
 /// Numbers of a matrix that are widened at once: 4 MiB in f32.

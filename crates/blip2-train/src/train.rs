@@ -76,6 +76,27 @@ impl Start {
             resume,
         })
     }
+
+    /// The state to go on from, for a run that is made of what has the hashes `sha256`.
+    ///
+    /// # Errors
+    ///
+    /// If the checkpoint belongs to another config, other data or other frozen towers.
+    fn state<K: Into<String>>(
+        &self,
+        sha256: impl IntoIterator<Item = (K, String)>,
+    ) -> Result<State, RunError> {
+        let sha256 = sha256.into_iter().map(|(name, hash)| (name.into(), hash));
+        let identity = Identity::new(&self.recipe, sha256.collect());
+        let Some(found) = &self.resume else {
+            return Ok(State::first(identity));
+        };
+        found.check(&identity)?;
+        Ok(State {
+            identity,
+            ..found.state.clone()
+        })
+    }
 }
 
 /// Runs `start` to its end: trains, scores, reports.
@@ -100,7 +121,7 @@ struct Training<T, S, V> {
     valid: PrefetchLoader<V>,
     /// Without it the mean accuracy chooses the best checkpoint.
     watch: Option<Box<dyn Watch<T>>>,
-    identity: Identity,
+    state: State,
 }
 
 /// Trains a task from the start (or from the checkpoint of `start`) to the last epoch.
@@ -124,19 +145,9 @@ where
         train,
         valid,
         watch,
-        identity,
+        state,
     } = training;
     let recipe = &start.recipe;
-    let state = match &start.resume {
-        Some(found) => {
-            found.check(&identity)?;
-            State {
-                identity,
-                ..found.state.clone()
-            }
-        }
-        None => State::first(identity),
-    };
     let epochs = recipe.train.epochs;
     if state.epoch > epochs {
         return Ok(state);

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
+use super::run;
 use crate::build::{build_blip2, root};
 
 /// Rounds of one run without and one with the cache.
@@ -86,10 +87,7 @@ fn train(
         .args(["--set", &format!("features.cache={cache}")])
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    let status = command.status().map_err(|error| error.to_string())?;
-    if !status.success() {
-        return Err(format!("training {} failed: {status}", config.display()));
-    }
+    run(&mut command, &format!("training {}", config.display()))?;
     let metrics = std::fs::read_to_string(out.join("metrics.jsonl"))
         .map_err(|error| format!("metrics.jsonl: {error}"))?;
     let lines: Vec<&str> = metrics

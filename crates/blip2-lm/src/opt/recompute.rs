@@ -5,6 +5,7 @@
 //! pass keeps the input of each layer alone. The graph of a layer is made again when its turn comes,
 //! and is gone before that of the layer below: a second forward pass for the memory of one layer.
 
+use blip2_kernels::with_gradient;
 use burn::tensor::{Device, Distribution, Int, Tensor};
 
 use super::Opt;
@@ -62,9 +63,7 @@ impl Opt {
             let output = stages.run(stage, input.clone());
             slope = gradient(&input, (output * Tensor::from_inner(slope)).sum());
         }
-        // A linear function of the input that is 0 here, with the slope that was found.
-        let line = (inputs_embeds * Tensor::from_inner(slope)).sum();
-        Tensor::from_inner(value) + (line.clone() - line.detach())
+        with_gradient(value, inputs_embeds, slope)
     }
 
     /// A seed from which both passes draw the same dropout.

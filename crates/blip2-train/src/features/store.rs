@@ -82,7 +82,7 @@ impl ImageSource for FeatureStore {
             ..
         } = self.layout;
         let data = TensorData::from_bytes_vec(bytes, [kept.len(), tokens, width], dtype.dtype());
-        let embeds = Tensor::<3>::from_data(data.convert::<f32>(), device).cast(FloatDType::F32);
+        let embeds = Tensor::<3>::from_data(data, (device, FloatDType::F32.into()));
         Ok((ImageInput::Embeds(embeds), kept))
     }
 }

@@ -13,7 +13,7 @@ pub struct EvaluationConfig {
     /// Validation images that are captioned after each epoch; 0 for all.
     pub val_captions: usize,
     /// What is computed of them; the best checkpoint is chosen by CIDEr.
-    #[serde(default = "cider", with = "metric_names")]
+    #[serde(default = "cider")]
     pub val_metrics: Vec<Metric>,
     /// The first so many validation images are captioned every `sample_every` steps, for the
     /// report.
@@ -30,32 +30,6 @@ pub struct EvaluationConfig {
 
 fn cider() -> Vec<Metric> {
     vec![Metric::Cider]
-}
-
-/// Metrics by their names.
-mod metric_names {
-    use blip2_eval::Metric;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
-
-    pub fn serialize<S: Serializer>(metrics: &[Metric], to: S) -> Result<S::Ok, S::Error> {
-        let names = metrics.iter().map(|metric| match metric {
-            Metric::Bleu => "BLEU",
-            Metric::Meteor => "METEOR",
-            Metric::RougeL => "ROUGE_L",
-            Metric::Cider => "CIDEr",
-            Metric::CiderD => "CIDErD",
-            Metric::Spice => "SPICE",
-        });
-        names.collect::<Vec<_>>().serialize(to)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Metric>, D::Error> {
-        let names = Vec::<String>::deserialize(from)?;
-        let metrics = names
-            .iter()
-            .map(|name| name.parse().map_err(D::Error::custom));
-        metrics.collect()
-    }
 }
 
 impl EvaluationConfig {

@@ -17,7 +17,8 @@ use crate::RunError;
 use crate::data::{captions_sha256, read_split};
 use crate::hash::sha256;
 use crate::recipe::Recipe;
-use crate::run::{Identity, StopSignal, checkpoint};
+use crate::run::checkpoint::State;
+use crate::run::{StopSignal, checkpoint};
 use crate::tasks::{DocumentSource, LanguageTask, PatchSource, PatchTask, Task};
 
 /// Shipped towers are stored in half precision; users compute in f32 from there.
@@ -35,13 +36,10 @@ pub(super) fn language_model(
     let skips = SkipLog::new(recipe.data.on_error);
     let train = read_split(&recipe.data.train, &skips, true)?;
     let valid = read_split(&recipe.data.val, &skips, true)?;
-    let identity = identity(
-        recipe,
-        [
-            ("train captions", captions_sha256(&train)),
-            ("val captions", captions_sha256(&valid)),
-        ],
-    );
+    let state = start.state([
+        ("train captions", captions_sha256(&train)),
+        ("val captions", captions_sha256(&valid)),
+    ])?;
     let captions = |samples: &[Sample]| -> Vec<Vec<String>> {
         let captions = samples.iter().map(|sample| sample.captions.clone());
         captions.collect()
@@ -68,7 +66,7 @@ pub(super) fn language_model(
             .map_err(blip2::Blip2Error::from)?,
     };
     let loaders = loaders(recipe, train, valid, device);
-    let task = train_alone(&start, task, loaders, identity, &autodiff, stop)?;
+    let task = train_alone(&start, task, loaders, state, &autodiff, stop)?;
     save_opt(&architecture, &task.model, &config.export, EXPORT_DTYPE)?;
     tokenizer.save(&config.export)?;
     done(&start, &config.export);
@@ -99,13 +97,10 @@ pub(super) fn patch_classification(
     let file_sha256 = |path: &Path| -> Result<String, RunError> {
         Ok(sha256(&std::fs::read(path).map_err(RunError::io(path))?))
     };
-    let identity = identity(
-        recipe,
-        [
-            ("train instances", file_sha256(&config.train_instances)?),
-            ("val instances", file_sha256(&config.val_instances)?),
-        ],
-    );
+    let state = start.state([
+        ("train instances", file_sha256(&config.train_instances)?),
+        ("val instances", file_sha256(&config.val_instances)?),
+    ])?;
     let categories = train.categories.len();
     let grid = config.architecture.image_size / config.architecture.patch_size.max(1);
     let processor = config.data_preprocessor.init()?;
@@ -125,7 +120,7 @@ pub(super) fn patch_classification(
         .map_err(blip2::Blip2Error::from)?;
     let task = PatchTask::new(encoder, categories, &autodiff);
     let loaders = loaders(recipe, source(train), source(valid), device);
-    let task = train_alone(&start, task, loaders, identity, &autodiff, stop)?;
+    let task = train_alone(&start, task, loaders, state, &autodiff, stop)?;
     save_vision(
         &config.architecture,
         &task.model,
@@ -161,7 +156,7 @@ fn train_alone<T, S, V>(
     start: &Start,
     task: T,
     (train, valid): (PrefetchLoader<S>, PrefetchLoader<V>),
-    identity: Identity,
+    state: State,
     device: &Device,
     stop: &StopSignal,
 ) -> Result<T, RunError>
@@ -175,15 +170,10 @@ where
         train,
         valid,
         watch: None,
-        identity,
+        state,
     };
     fit(start, training, device, stop)?;
     checkpoint::best(&start.folder)?.load_into(task)
-}
-
-fn identity<const N: usize>(recipe: &Recipe, sha256: [(&str, String); N]) -> Identity {
-    let sha256 = sha256.map(|(name, hash)| (name.to_string(), hash));
-    Identity::new(recipe, sha256.into())
 }
 
 fn loaders<S, V>(

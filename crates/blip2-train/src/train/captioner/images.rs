@@ -27,6 +27,8 @@ pub(super) struct Splits {
     pub val_learned: Arc<Vec<Sample>>,
     /// By name.
     pub tests: Vec<(String, Arc<Vec<Sample>>)>,
+    train_images_sha256: String,
+    val_images_sha256: String,
 }
 
 impl Splits {
@@ -43,23 +45,24 @@ impl Splits {
         let cleaning = recipe.data.caption_cleaning.as_ref();
         let train = read_split(&recipe.data.train, skips, true)?;
         let val = read_split(&recipe.data.val, skips, true)?;
+        let train = clean_captions(train, cleaning, skips)?.learned;
         let val = clean_captions(val, cleaning, skips)?;
         Ok(Self {
-            train: clean_captions(train, cleaning, skips)?.learned,
+            train_images_sha256: images_sha256(&train),
+            val_images_sha256: images_sha256(&val.scored),
+            train,
             val: val.scored,
             val_learned: val.learned,
             tests,
         })
     }
-}
 
-impl Splits {
     /// SHA-256 of what a run learns from and is chosen by, for its [`Identity`](crate::run::Identity).
     pub fn sha256(&self) -> BTreeMap<String, String> {
         let hashes = [
-            ("train images", images_sha256(&self.train)),
+            ("train images", self.train_images_sha256.clone()),
             ("train captions", captions_sha256(&self.train)),
-            ("val images", images_sha256(&self.val)),
+            ("val images", self.val_images_sha256.clone()),
             ("val captions", captions_sha256(&self.val)),
         ];
         hashes.map(|(name, hash)| (name.to_string(), hash)).into()
@@ -82,7 +85,7 @@ impl Images {
         pixels: &Pixels,
         model: &Blip2Caption,
         settings: &EvalSettings,
-        made_of: &BTreeMap<String, String>,
+        vision_sha256: Option<&String>,
     ) -> Result<Self, RunError> {
         let augmentation = recipe.data.augmentation.as_ref();
         let (mut train, val) = (pixels.of(&splits.train), pixels.of(&splits.val));
@@ -100,7 +103,7 @@ impl Images {
             });
         };
         // Only frozen towers have a hash.
-        let Some(vision_sha256) = made_of.get("vision_backbone") else {
+        let Some(vision_sha256) = vision_sha256 else {
             return Err(RunError::Usage(
                 "field `features.cache`: only a frozen image encoder gives the same features in \
                  every epoch; set `model.vision_backbone.frozen` or `features.cache = \"none\"`"
@@ -108,17 +111,16 @@ impl Images {
             ));
         };
         let processor = recipe.model.as_ref().map(|model| &model.data_preprocessor);
-        let cached = |split, images, samples: &[Sample], views, transforms| {
-            let images_sha256 = made_of.get(&format!("{split} images"));
+        let cached = |split, images, count, images_sha256, views, transforms| {
             let cached = Cached {
                 split,
                 model,
                 vision_sha256,
                 images,
-                count: samples.len(),
+                count,
                 views,
                 transforms,
-                images_sha256: images_sha256.map_or("", String::as_str),
+                images_sha256,
                 own_folder: folder.features(),
                 settings,
             };
@@ -129,16 +131,25 @@ impl Images {
             Some(augmentation) => json(&(processor, augmentation, recipe.seed))?,
             None => json(&processor)?,
         };
-        let views = features.views;
+        let train = cached(
+            "train",
+            train,
+            splits.train.len(),
+            &splits.train_images_sha256,
+            features.views,
+            train_transforms,
+        )?;
+        let val = cached(
+            "val",
+            val,
+            splits.val.len(),
+            &splits.val_images_sha256,
+            1,
+            json(&processor)?,
+        )?;
         Ok(Self {
-            train: Arc::new(cached(
-                "train",
-                train,
-                &splits.train,
-                views,
-                train_transforms,
-            )?),
-            val: Arc::new(cached("val", val, &splits.val, 1, json(&processor)?)?),
+            train: Arc::new(train),
+            val: Arc::new(val),
         })
     }
 }

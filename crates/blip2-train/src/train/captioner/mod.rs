@@ -20,7 +20,7 @@ use crate::data::{eval_loader, train_loader};
 use crate::evaluate::EvalSettings;
 use crate::hash::tower_hashes;
 use crate::report;
-use crate::run::{Identity, StopSignal, checkpoint};
+use crate::run::{StopSignal, checkpoint};
 use crate::tasks::CaptionTask;
 
 pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<(), RunError> {
@@ -58,11 +58,8 @@ pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<()
     };
     let mut made_of = hashes.clone();
     made_of.extend(splits.sha256());
-    let identity = Identity::new(recipe, made_of);
-    if let Some(found) = &start.resume {
-        // Before features are computed for nothing.
-        found.check(&identity)?;
-    }
+    // Before features are computed for nothing.
+    let state = start.state(made_of)?;
     let pixels = Pixels { processor, skips };
     let images = Images::new(
         recipe,
@@ -71,7 +68,7 @@ pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<()
         &pixels,
         &model,
         &settings,
-        &identity.sha256,
+        hashes.get("vision_backbone"),
     )?;
     let train = train_loader(recipe, splits.train.clone(), images.train, device);
     let valid = eval_loader(
@@ -90,7 +87,7 @@ pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<()
         train,
         valid,
         watch: Some(Box::new(watch)),
-        identity,
+        state,
     };
     fit(&start, training, &autodiff, stop)?;
 
