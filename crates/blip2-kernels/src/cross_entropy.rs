@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
 
-use crate::{linear, tied_logits};
+use crate::linear::affine;
+use crate::{Activation, tied_logits};
 
 /// Logits that are made at once: 32 MiB in f32.
 const CHUNK: usize = 1 << 23;
@@ -43,14 +44,14 @@ fn in_chunks(hidden: Tensor<2>, embedding: Tensor<2>, ids: &[i64], chunk: usize)
     let mut embedding_grad: Option<Tensor<2>> = None;
     for start in (0..tokens).step_by(chunk) {
         let rows = start..(start + chunk).min(tokens);
-        let (loss, probabilities) = head.loss(rows.clone());
+        let (loss, slopes) = head.loss(rows.clone());
         sum = Some(add(sum, loss));
         if embedding.is_autodiff() {
-            let grad = head.embedding_grad(rows.clone(), probabilities.clone());
+            let grad = slopes.clone().transpose().matmul(head.hidden(rows));
             embedding_grad = Some(add(embedding_grad, grad));
         }
         if hidden.is_autodiff() {
-            hidden_grads.push(head.hidden_grad(rows, probabilities));
+            hidden_grads.push(head.hidden_grad(slopes));
         }
     }
     let mut loss = sum.expect("there is a token");
@@ -91,36 +92,31 @@ impl Head<'_> {
         self.hidden.clone().slice([rows, 0..width])
     }
 
-    fn ids(&self, rows: Range<usize>) -> Tensor<1, Int> {
-        let ids = self.ids[rows].to_vec();
-        let shape = [ids.len()];
-        Tensor::from_data(TensorData::new(ids, shape), &self.hidden.device())
-    }
-
-    /// The summed cross-entropy of `rows`, and the probabilities `[rows, vocabulary]`.
+    /// The summed cross-entropy of `rows`, and its slopes for their logits, `[rows, vocabulary]`:
+    /// the probabilities, less 1 for the id that is scored.
     fn loss(&self, rows: Range<usize>) -> (Tensor<1>, Tensor<2>) {
         let logits = tied_logits(self.hidden(rows.clone()), self.embedding.clone());
+        let ids = &self.ids[rows];
+        #[cfg(feature = "flex")]
+        if crate::fused::takes(&logits) {
+            return crate::fused::cross_entropy(logits, ids);
+        }
+        let ids = TensorData::new(ids.to_vec(), [ids.len(), 1]);
+        let ids = Tensor::<2, Int>::from_data(ids, &logits.device());
         let shifted = logits.clone() - logits.max_dim(1);
-        let ids = self.ids(rows).unsqueeze_dim::<2>(1);
-        let scored = shifted.clone().gather(1, ids);
+        let scored = shifted.clone().gather(1, ids.clone());
         let exponentials = shifted.exp();
         let total = exponentials.clone().sum_dim(1);
-        ((total.clone().log() - scored).sum(), exponentials / total)
+        let loss = (total.clone().log() - scored.clone()).sum();
+        let one = scored.ones_like().neg();
+        let slopes = (exponentials / total).scatter(1, ids, one, IndexingUpdateOp::Add);
+        (loss, slopes)
     }
 
     /// d(sum) / d(hidden): the expected embedding less that of the id.
-    fn hidden_grad(&self, rows: Range<usize>, probabilities: Tensor<2>) -> Tensor<2> {
-        let dtype = probabilities.dtype();
-        let expected = linear(probabilities.unsqueeze::<3>(), self.embedding.clone(), None);
-        let scored = self.embedding.clone().select(0, self.ids(rows));
-        expected.squeeze_dim::<2>(0) - scored.cast(dtype)
-    }
-
-    /// d(sum) / d(embedding).
-    fn embedding_grad(&self, rows: Range<usize>, probabilities: Tensor<2>) -> Tensor<2> {
-        let hidden = self.hidden(rows.clone());
-        let grad = probabilities.transpose().matmul(hidden.clone());
-        grad.select_assign(0, self.ids(rows), hidden.neg(), IndexingUpdateOp::Add)
+    fn hidden_grad(&self, slopes: Tensor<2>) -> Tensor<2> {
+        let embedding = self.embedding.clone();
+        affine(slopes.unsqueeze(), embedding, None, Activation::None).squeeze_dim(0)
     }
 }
 

@@ -1,133 +1,29 @@
-//! What the towers compute otherwise than Burn would: products in the precision of their input with
-//! weights that are kept in half precision, and the loss of a large vocabulary.
+//! What the towers compute otherwise than Burn would.
 //!
-//! A frozen tower in half precision takes half the memory and rounds nothing but its weights. Burn
-//! multiplies tensors of one precision, so weights must be widened. Done for a whole matrix at once,
-//! that writes and reads it again through main memory, in pages that the system hands out anew each
-//! time; here it is done in blocks that stay in the processor's cache.
+//! On a CPU (`flex`, in f32) linear layers, attention, norms, activations and dropout are operations of
+//! their own: one pass over the numbers, on all threads, with a gradient that keeps only what it needs.
+//! On every other backend, and in half precision, the same functions are chains of Burn's operations.
+//!
+//! Weights of a frozen tower may be kept in half precision: it takes half the memory and rounds nothing
+//! but its weights. They are widened for a product in blocks that stay in the processor's cache; and the
+//! loss of a large vocabulary is computed without all of its logits.
 
+mod activation;
+mod attention;
 mod cross_entropy;
+mod dropout;
+#[cfg(feature = "flex")]
+mod flex;
+#[cfg(feature = "flex")]
+mod fused;
+mod layer_norm;
+mod linear;
 mod precision;
 
-use burn::tensor::{Tensor, module};
-
+pub use activation::Activation;
+pub use attention::attention;
 pub use cross_entropy::{tied_cross_entropy, with_gradient};
+pub use dropout::{DropoutSeed, dropout};
+pub use layer_norm::LayerNorm;
+pub use linear::{linear, tied_logits};
 pub use precision::MatricesTo;
-
-/// Numbers of a matrix that are widened at once: 4 MiB in f32.
-const BLOCK: usize = 1 << 20;
-
-/// `x · weight + bias` in the precision of `x`: `[batch, tokens, inputs]` and `[inputs, outputs]`
-/// give `[batch, tokens, outputs]`.
-///
-/// Of weights in another precision, blocks of rows are widened one after the other and their
-/// products added up.
-pub fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<3> {
-    let dtype = x.dtype();
-    let [inputs, outputs] = weight.dims();
-    let bias = bias.map(|bias| bias.cast(dtype));
-    if weight.dtype() == dtype || inputs * outputs <= BLOCK {
-        return module::linear(x, weight.cast(dtype), bias);
-    }
-    let [batch, tokens, _] = x.dims();
-    // One product of two dimensions: a batched one would broadcast the weight.
-    let x = x.reshape([batch * tokens, inputs]);
-    let product = blocks(inputs, outputs)
-        .map(|rows| {
-            let x = x.clone().slice([0..batch * tokens, rows.clone()]);
-            x.matmul(weight.clone().slice([rows, 0..outputs]).cast(dtype))
-        })
-        .chain(bias.map(Tensor::unsqueeze))
-        .reduce(|sum, part| sum + part);
-    // A matrix of more than a block has one.
-    let product = product.unwrap_or_else(|| Tensor::zeros([batch * tokens, outputs], &x.device()));
-    product.reshape([batch, tokens, outputs])
-}
-
-/// `x · embeddingᵀ` in the precision of `x`: `[rows, width]` and `[vocabulary, width]` give
-/// `[rows, vocabulary]`.
-///
-/// Of an embedding in another precision, blocks of tokens are widened one after the other.
-pub fn tied_logits(x: Tensor<2>, embedding: Tensor<2>) -> Tensor<2> {
-    let dtype = x.dtype();
-    let [vocabulary, width] = embedding.dims();
-    if embedding.dtype() == dtype || vocabulary * width <= BLOCK {
-        return x.matmul(embedding.cast(dtype).transpose());
-    }
-    let logits = blocks(vocabulary, width)
-        .map(|tokens| {
-            let block = embedding.clone().slice([tokens, 0..width]).cast(dtype);
-            x.clone().matmul(block.transpose())
-        })
-        .collect();
-    Tensor::cat(logits, 1)
-}
-
-/// The rows of a matrix in blocks of at most [`BLOCK`] numbers.
-fn blocks(rows: usize, columns: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
-    let step = (BLOCK / columns.max(1)).max(1);
-    (0..rows)
-        .step_by(step)
-        .map(move |start| start..(start + step).min(rows))
-}
-
-#[cfg(test)]
-mod tests {
-    use burn::tensor::{DType, Device, Distribution, FloatDType, Tolerance};
-
-    use super::*;
-
-    /// Three blocks, the last one shorter.
-    const SHAPE: [usize; 2] = [2500, 1000];
-
-    fn random<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
-        Tensor::random(shape, Distribution::Normal(0.0, 1.0), device)
-    }
-
-    #[test]
-    fn blocks_give_what_the_whole_matrix_gives() {
-        let device = Device::default();
-        let x = random([2, 3, SHAPE[0]], &device);
-        let weight = random(SHAPE, &device).cast(FloatDType::BF16);
-        let bias = random([SHAPE[1]], &device).cast(FloatDType::BF16);
-        let widened = weight.clone().cast(FloatDType::F32);
-        for bias in [None, Some(bias)] {
-            let whole = module::linear(
-                x.clone(),
-                widened.clone(),
-                bias.clone().map(|bias| bias.cast(FloatDType::F32)),
-            );
-            let product = linear(x.clone(), weight.clone(), bias);
-            assert_eq!(product.dtype(), DType::F32);
-            // Sums of 2,500 terms in another order; their scale is 50.
-            product
-                .into_data()
-                .assert_approx_eq::<f32>(&whole.into_data(), Tolerance::absolute(2e-4));
-        }
-        let x = random([4, SHAPE[1]], &device);
-        let logits = tied_logits(x.clone(), weight);
-        logits.into_data().assert_approx_eq::<f32>(
-            &x.matmul(widened.transpose()).into_data(),
-            Tolerance::absolute(2e-4),
-        );
-    }
-
-    #[test]
-    fn gradients_pass_through_blocks() {
-        let device = Device::default().autodiff();
-        let x = random([1, 2, SHAPE[0]], &device);
-        let weight = random(SHAPE, &device).cast(FloatDType::BF16);
-        let gradient = |product: fn(Tensor<3>, Tensor<2>) -> Tensor<3>| {
-            let x = x.clone().require_grad();
-            let gradients = product(x.clone(), weight.clone())
-                .powi_scalar(2)
-                .sum()
-                .backward();
-            x.grad(&gradients).unwrap().into_data()
-        };
-        let blocked = gradient(|x, weight| linear(x, weight, None));
-        let whole = gradient(|x, weight| module::linear(x, weight.cast(FloatDType::F32), None));
-        // Their scale is 3,000.
-        blocked.assert_approx_eq::<f32>(&whole, Tolerance::absolute(2e-2));
-    }
-}

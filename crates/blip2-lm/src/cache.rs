@@ -11,8 +11,8 @@ pub struct KvCache {
 /// One layer's keys and values.
 #[derive(Debug, Clone, Default)]
 pub struct LayerCache {
-    /// Key and value, each `[batch, heads, tokens, head_dim]`.
-    state: Option<(Tensor<4>, Tensor<4>)>,
+    /// Key and value, each `[batch, tokens, hidden]`.
+    state: Option<(Tensor<3>, Tensor<3>)>,
 }
 
 impl KvCache {
@@ -23,7 +23,7 @@ impl KvCache {
 
     /// Tokens seen, padding included.
     pub fn len(&self) -> usize {
-        self.layers.first().map_or(0, |layer| layer.dims()[2])
+        self.layers.first().map_or(0, |layer| layer.dims()[1])
     }
 
     /// Whether no token was seen.
@@ -87,13 +87,13 @@ impl LayerCache {
     /// Adds new tokens and gives the keys and values of all tokens.
     ///
     /// # Shapes
-    /// - `key`, `value`: `[batch, heads, tokens, head_dim]`
-    /// - returns: `[batch, heads, past + tokens, head_dim]` twice
-    pub fn append(&mut self, key: Tensor<4>, value: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+    /// - `key`, `value`: `[batch, tokens, hidden]`
+    /// - returns: `[batch, past + tokens, hidden]` twice
+    pub fn append(&mut self, key: Tensor<3>, value: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
         let (key, value) = match self.state.take() {
             Some((past_key, past_value)) => (
-                Tensor::cat(vec![past_key, key], 2),
-                Tensor::cat(vec![past_value, value], 2),
+                Tensor::cat(vec![past_key, key], 1),
+                Tensor::cat(vec![past_value, value], 1),
             ),
             None => (key, value),
         };
@@ -101,8 +101,8 @@ impl LayerCache {
         (key, value)
     }
 
-    fn dims(&self) -> [usize; 4] {
-        self.state.as_ref().map_or([0; 4], |(key, _)| key.dims())
+    fn dims(&self) -> [usize; 3] {
+        self.state.as_ref().map_or([0; 3], |(key, _)| key.dims())
     }
 }
 
@@ -110,10 +110,10 @@ impl LayerCache {
 mod tests {
     use super::*;
 
-    /// One head, two tokens, one channel: row `r` holds `r` and `r + 10` as key, negated as value.
+    /// Two tokens, one channel: row `r` holds `r` and `r + 10` as key, negated as value.
     fn three_rows() -> KvCache {
-        let key = Tensor::<4>::from_data(
-            [[[[0.0], [10.0]]], [[[1.0], [11.0]]], [[[2.0], [12.0]]]],
+        let key = Tensor::<3>::from_data(
+            [[[0.0], [10.0]], [[1.0], [11.0]], [[2.0], [12.0]]],
             &Device::flex(),
         );
         let mut cache = KvCache::new();

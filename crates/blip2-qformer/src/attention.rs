@@ -1,9 +1,8 @@
 //! BERT attention: to the queries themselves, or across to the image.
 
+use blip2_kernels::{Activation, attention};
 use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, Linear};
-use burn::tensor::activation::softmax;
-use burn::tensor::module::attention;
 use burn::tensor::{Device, Tensor};
 
 use crate::layer::linear;
@@ -47,32 +46,12 @@ impl Attention {
         bias: Option<&Tensor<4>>,
     ) -> Tensor<3> {
         let context = context.unwrap_or_else(|| hidden.clone());
-        let query = self.heads(self.query.forward(hidden.clone()));
-        let key = self.heads(self.key.forward(context.clone()));
-        let value = self.heads(self.value.forward(context));
-        let [batch, _, queries, head_dim] = query.dims();
-        let attended = if self.dropout.prob > 0.0 && query.is_autodiff() {
-            // Burn's attention can't drop weights.
-            let scores = query.matmul(key.transpose());
-            let mut scores = scores.div_scalar((head_dim as f64).sqrt());
-            if let Some(bias) = bias {
-                scores = scores + bias.clone();
-            }
-            self.dropout.forward(softmax(scores, 3)).matmul(value)
-        } else {
-            attention(query, key, value, None, bias.cloned(), Default::default())
-        };
-        let attended =
-            attended
-                .swap_dims(1, 2)
-                .reshape([batch, queries, self.num_heads * head_dim]);
+        let project = |x, linear| blip2_kernels::linear(x, linear, Activation::None);
+        let query = project(hidden.clone(), &self.query);
+        let key = project(context.clone(), &self.key);
+        let value = project(context, &self.value);
+        let dropout = Some(&self.dropout);
+        let attended = attention(query, key, value, bias, self.num_heads, dropout);
         self.output.forward(attended, hidden)
-    }
-
-    fn heads(&self, projected: Tensor<3>) -> Tensor<4> {
-        let [batch, tokens, width] = projected.dims();
-        projected
-            .reshape([batch, tokens, self.num_heads, width / self.num_heads])
-            .swap_dims(1, 2)
     }
 }

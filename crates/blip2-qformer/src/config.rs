@@ -1,7 +1,7 @@
 //! The architecture of a Q-Former, and its checks.
 
+use burn::nn::Linear;
 use burn::tensor::Tensor;
-use burn::tensor::activation::gelu;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -52,11 +52,12 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// Applies it.
-    pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
-        match self {
-            Self::Gelu => gelu(x),
-        }
+    /// `activation(linear(x))`
+    pub(crate) fn after(self, linear: &Linear, x: Tensor<3>) -> Tensor<3> {
+        let activation = match self {
+            Self::Gelu => blip2_kernels::Activation::Gelu,
+        };
+        blip2_kernels::linear(x, linear, activation)
     }
 }
 

@@ -1,7 +1,8 @@
 //! The Q-Former with its queries.
 
+use blip2_kernels::{LayerNorm, dropout};
 use burn::module::{Module, Param};
-use burn::nn::{Dropout, DropoutConfig, LayerNorm};
+use burn::nn::{Dropout, DropoutConfig};
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::layer::{NO_TEXT_BRANCH, weight_initializer};
@@ -70,7 +71,7 @@ impl QFormer {
         // The queries are the same for every image up to here, so one row is normed; dropout
         // differs by image.
         let queries = self.layer_norm.forward(query_tokens).repeat_dim(0, batch);
-        let mut hidden = self.dropout.forward(queries);
+        let mut hidden = dropout(queries, &self.dropout);
         tap("embeddings", &hidden);
         for (index, layer) in self.layers.iter().enumerate() {
             hidden = layer.forward(hidden, &image_embeds);
@@ -115,7 +116,7 @@ impl QFormer {
     ) -> Tensor<3> {
         let text = self.embed_text(input_ids, &attention_mask);
         let bias = TextMask::Bidirectional.bias(attention_mask, 0, text.dtype());
-        let mut hidden = self.dropout.forward(self.layer_norm.forward(text));
+        let mut hidden = dropout(self.layer_norm.forward(text), &self.dropout);
         tap("embeddings", &hidden);
         for (index, layer) in self.layers.iter().enumerate() {
             hidden = layer.forward_text(hidden, &bias);
@@ -173,7 +174,7 @@ impl QFormer {
         let bias = mask.bias(attention_mask, queries, text.dtype());
         let query_tokens = self.query_tokens.val().repeat_dim(0, batch);
         let embeddings = Tensor::cat(vec![query_tokens, text], 1);
-        let mut hidden = self.dropout.forward(self.layer_norm.forward(embeddings));
+        let mut hidden = dropout(self.layer_norm.forward(embeddings), &self.dropout);
         tap("embeddings", &hidden);
         for (index, layer) in self.layers.iter().enumerate() {
             hidden = layer.forward_multimodal(hidden, queries, &bias, &image_embeds);

@@ -95,9 +95,10 @@ impl Layer {
         if let Some(crossattention) = &self.crossattention {
             hidden = crossattention.forward(hidden, Some(image_embeds.clone()), None);
         }
-        let inner = self.intermediate_query.forward(hidden.clone());
-        self.output_query
-            .forward(self.activation.forward(inner), hidden)
+        let inner = self
+            .activation
+            .after(&self.intermediate_query, hidden.clone());
+        self.output_query.forward(inner, hidden)
     }
 
     /// What follows self-attention for text.
@@ -105,8 +106,8 @@ impl Layer {
         let (Some(intermediate), Some(output)) = (&self.intermediate, &self.output) else {
             panic!("{NO_TEXT_BRANCH}");
         };
-        let inner = intermediate.forward(hidden.clone());
-        output.forward(self.activation.forward(inner), hidden)
+        let inner = self.activation.after(intermediate, hidden.clone());
+        output.forward(inner, hidden)
     }
 
     /// Whether this layer reads the image.

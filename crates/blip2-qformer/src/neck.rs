@@ -1,5 +1,6 @@
 //! The vision neck.
 
+use blip2_kernels::Activation;
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
@@ -25,6 +26,6 @@ impl VisionNeck {
     /// - `query_output`: `[batch, queries, qformer_width]`
     /// - returns: `[batch, queries, lm_width]`
     pub fn forward(&self, query_output: Tensor<3>) -> Tensor<3> {
-        self.projection.forward(query_output)
+        blip2_kernels::linear(query_output, &self.projection, Activation::None)
     }
 }

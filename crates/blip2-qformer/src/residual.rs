@@ -1,7 +1,8 @@
 //! The end of every step in BERT: projection, dropout, residual, norm.
 
+use blip2_kernels::{Activation, LayerNorm, dropout};
 use burn::module::Module;
-use burn::nn::{Dropout, DropoutConfig, LayerNorm, LayerNormConfig, Linear};
+use burn::nn::{Dropout, DropoutConfig, Linear};
 use burn::tensor::{Device, Tensor};
 
 use crate::QFormerConfig;
@@ -29,14 +30,13 @@ impl ResidualOutput {
     /// - `residual`: `[batch, queries, hidden]`
     /// - returns: `[batch, queries, hidden]`
     pub fn forward(&self, x: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
-        let x = self.dropout.forward(self.dense.forward(x));
+        let x = blip2_kernels::linear(x, &self.dense, Activation::None);
+        let x = dropout(x, &self.dropout);
         self.layer_norm.forward(x + residual)
     }
 }
 
 /// A norm with the config's epsilon.
 pub(crate) fn norm(config: &QFormerConfig, device: &Device) -> LayerNorm {
-    LayerNormConfig::new(config.hidden_size)
-        .with_epsilon(config.layer_norm_eps)
-        .init(device)
+    LayerNorm::new(config.hidden_size, config.layer_norm_eps, device)
 }

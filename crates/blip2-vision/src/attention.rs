@@ -1,8 +1,8 @@
 //! Multi-head self-attention with one fused projection.
 
+use blip2_kernels::attention;
 use burn::module::Module;
 use burn::nn::{Initializer, Linear};
-use burn::tensor::module::attention;
 use burn::tensor::{Device, Tensor};
 
 use crate::VisionConfig;
@@ -35,15 +35,10 @@ impl Attention {
     /// - `hidden`: `[batch, tokens, hidden]`
     /// - returns: `[batch, tokens, hidden]`
     pub fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
-        let [batch, tokens, width] = hidden.dims();
-        let qkv = apply(&self.qkv, hidden)
-            .reshape([batch, tokens, 3, self.num_heads, width / self.num_heads])
-            .permute([2, 0, 3, 1, 4]);
-        let part = |index| qkv.clone().narrow(0, index, 1).squeeze_dim::<4>(0);
-        let context = attention(part(0), part(1), part(2), None, None, Default::default());
-        apply(
-            &self.projection,
-            context.swap_dims(1, 2).reshape([batch, tokens, width]),
-        )
+        let [_, _, width] = hidden.dims();
+        let qkv = apply(&self.qkv, hidden);
+        let part = |index: usize| qkv.clone().narrow(2, index * width, width);
+        let context = attention(part(0), part(1), part(2), None, self.num_heads, None);
+        apply(&self.projection, context)
     }
 }

@@ -1,8 +1,8 @@
 //! A pre-norm transformer block.
 
+use blip2_kernels::LayerNorm;
 use burn::module::Module;
-use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
-use burn::tensor::activation::{gelu, sigmoid};
+use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -23,11 +23,10 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// Applies it.
-    pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+    fn kernel(self) -> blip2_kernels::Activation {
         match self {
-            Self::Gelu => gelu(x),
-            Self::QuickGelu => sigmoid(x.clone().mul_scalar(1.702)).mul(x),
+            Self::Gelu => blip2_kernels::Activation::Gelu,
+            Self::QuickGelu => blip2_kernels::Activation::QuickGelu,
         }
     }
 }
@@ -46,7 +45,7 @@ impl Mlp {
     /// - `hidden`: `[batch, tokens, hidden]`
     /// - returns: `[batch, tokens, hidden]`
     pub fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
-        let inner = self.activation.forward(apply(&self.fc1, hidden));
+        let inner = blip2_kernels::linear(hidden, &self.fc1, self.activation.kernel());
         apply(&self.fc2, inner)
     }
 }
@@ -108,15 +107,12 @@ pub(crate) fn weight_initializer() -> Initializer {
 
 /// A norm with the config's epsilon.
 pub(crate) fn norm(config: &VisionConfig, device: &Device) -> LayerNorm {
-    LayerNormConfig::new(config.hidden_size)
-        .with_epsilon(config.layer_norm_eps)
-        .init(device)
+    LayerNorm::new(config.hidden_size, config.layer_norm_eps, device)
 }
 
 /// `linear(x)` in the precision of `x`, whatever that of the weights.
 pub(crate) fn apply(linear: &Linear, x: Tensor<3>) -> Tensor<3> {
-    let bias = linear.bias.as_ref().map(|bias| bias.val());
-    blip2_kernels::linear(x, linear.weight.val(), bias)
+    blip2_kernels::linear(x, linear, blip2_kernels::Activation::None)
 }
 
 /// A linear layer whose bias starts at zero; Burn would draw it like the weight.

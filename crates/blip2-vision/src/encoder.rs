@@ -1,7 +1,7 @@
 //! The whole image encoder.
 
+use blip2_kernels::LayerNorm;
 use burn::module::{Module, Param};
-use burn::nn::LayerNorm;
 use burn::tensor::{Device, Tensor};
 
 use crate::block::{norm, weight_initializer};

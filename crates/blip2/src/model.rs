@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use blip2_data::ImageInput;
 use blip2_data::tokenizer::CaptionTokenizer;
+use blip2_kernels::LayerNorm;
 use blip2_lm::{CausalLm, Opt};
 use blip2_qformer::{QFormer, VisionNeck};
 use blip2_vision::VisionTransformer;
 use burn::module::Module;
-use burn::nn::LayerNorm;
 use burn::tensor::{Device, Tensor};
 
 use crate::checkpoint::{Architecture, Bridge, load_opt, load_vision};

@@ -1,9 +1,9 @@
 //! Causal multi-head self-attention.
 
+use blip2_kernels::attention;
 use burn::module::Module;
 use burn::nn::Linear;
-use burn::tensor::activation::softmax;
-use burn::tensor::{DType, Device, FloatDType, Tensor};
+use burn::tensor::{Device, Tensor};
 
 use super::OptConfig;
 use crate::LayerCache;
@@ -31,9 +31,6 @@ impl Attention {
         }
     }
 
-    /// Burn's own `attention` is not used: its flash kernels on CubeCL ignore an additive bias
-    /// (0.22.1), it has no backward pass, and a caption is too short to gain from it.
-    ///
     /// # Shapes
     /// - `hidden`: `[batch, tokens, hidden]`
     /// - `bias`: `[batch, 1, tokens, past + tokens]`
@@ -44,37 +41,14 @@ impl Attention {
         bias: Tensor<4>,
         cache: Option<&mut LayerCache>,
     ) -> Tensor<3> {
-        let [batch, tokens, width] = hidden.dims();
-        let head_dim = width / self.num_heads;
-        let heads = |x: Tensor<3>| {
-            x.reshape([batch, tokens, self.num_heads, head_dim])
-                .swap_dims(1, 2)
-        };
-        // Scaled before the product, as the reference does: it matters in half precision.
         let query = OptConfig::apply(&self.q_proj, hidden.clone());
-        let query = heads(query.mul_scalar((head_dim as f64).powf(-0.5)));
-        let key = heads(OptConfig::apply(&self.k_proj, hidden.clone()));
-        let value = heads(OptConfig::apply(&self.v_proj, hidden));
+        let key = OptConfig::apply(&self.k_proj, hidden.clone());
+        let value = OptConfig::apply(&self.v_proj, hidden);
         let (key, value) = match cache {
             Some(cache) => cache.append(key, value),
             None => (key, value),
         };
-        let scores = query.matmul(key.transpose()) + bias;
-        let context = softmax_in_f32(scores).matmul(value);
-        OptConfig::apply(
-            &self.out_proj,
-            context.swap_dims(1, 2).reshape([batch, tokens, width]),
-        )
-    }
-}
-
-/// Softmax over the last dimension; half precision is widened for the sum.
-fn softmax_in_f32(scores: Tensor<4>) -> Tensor<4> {
-    match scores.dtype() {
-        dtype @ (DType::F16 | DType::BF16) => {
-            let narrow: FloatDType = dtype.into();
-            softmax(scores.cast(FloatDType::F32), 3).cast(narrow)
-        }
-        _ => softmax(scores, 3),
+        let context = attention(query, key, value, Some(&bias), self.num_heads, None);
+        OptConfig::apply(&self.out_proj, context)
     }
 }

@@ -1,8 +1,8 @@
 //! OPT's architecture, and its checks.
 
+use blip2_kernels::LayerNorm;
 use burn::module::Param;
-use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
-use burn::tensor::activation::{gelu, relu};
+use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -87,12 +87,13 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// Applies it.
-    pub fn forward(self, x: Tensor<3>) -> Tensor<3> {
-        match self {
-            Self::Relu => relu(x),
-            Self::Gelu => gelu(x),
-        }
+    /// `activation(linear(x))`
+    pub(super) fn after(self, linear: &Linear, x: Tensor<3>) -> Tensor<3> {
+        let activation = match self {
+            Self::Relu => blip2_kernels::Activation::Relu,
+            Self::Gelu => blip2_kernels::Activation::Gelu,
+        };
+        blip2_kernels::linear(x, linear, activation)
     }
 }
 
@@ -195,14 +196,11 @@ impl OptConfig {
 
     /// `linear(x)` in the precision of `x`, whatever that of the weights.
     pub(super) fn apply(linear: &Linear, x: Tensor<3>) -> Tensor<3> {
-        let bias = linear.bias.as_ref().map(|bias| bias.val());
-        blip2_kernels::linear(x, linear.weight.val(), bias)
+        blip2_kernels::linear(x, linear, blip2_kernels::Activation::None)
     }
 
     pub(super) fn norm(&self, device: &Device) -> LayerNorm {
-        LayerNormConfig::new(self.hidden_size)
-            .with_epsilon(self.layer_norm_eps)
-            .init(device)
+        LayerNorm::new(self.hidden_size, self.layer_norm_eps, device)
     }
 }
 

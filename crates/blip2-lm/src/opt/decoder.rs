@@ -1,7 +1,8 @@
 //! One layer of the decoder.
 
+use blip2_kernels::{LayerNorm, dropout};
 use burn::module::Module;
-use burn::nn::{Dropout, DropoutConfig, LayerNorm, Linear};
+use burn::nn::{Dropout, DropoutConfig, Linear};
 use burn::tensor::{Device, Tensor};
 
 use super::{Activation, Attention, OptConfig};
@@ -51,8 +52,7 @@ impl DecoderLayer {
             self.self_attn.forward(x, bias, cache)
         });
         self.residual(hidden, &self.final_layer_norm, |x| {
-            let inner = self.activation.forward(OptConfig::apply(&self.fc1, x));
-            OptConfig::apply(&self.fc2, inner)
+            OptConfig::apply(&self.fc2, self.activation.after(&self.fc1, x))
         })
     }
 
@@ -68,7 +68,7 @@ impl DecoderLayer {
         part: impl FnOnce(Tensor<3>) -> Tensor<3>,
     ) -> Tensor<3> {
         let drop = |x| match &self.dropout {
-            Some(dropout) => dropout.forward(x),
+            Some(module) => dropout(x, module),
             None => x,
         };
         match self.do_layer_norm_before {

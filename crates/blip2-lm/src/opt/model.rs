@@ -1,7 +1,8 @@
 //! The whole decoder.
 
+use blip2_kernels::LayerNorm;
 use burn::module::Module;
-use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, Linear};
+use burn::nn::{Embedding, EmbeddingConfig, Linear};
 use burn::tensor::{Device, Int, Tensor};
 
 use super::config::POSITION_OFFSET;

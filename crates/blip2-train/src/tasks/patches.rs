@@ -9,13 +9,17 @@ use blip2_data::loader::BatchSource;
 use blip2_data::sample::Sample;
 use blip2_data::skips::SkipLog;
 use blip2_data::transforms::{DecodeLimits, ImageProcessor};
+use blip2_kernels::LayerNorm;
 use blip2_vision::VisionTransformer;
 use burn::module::Module;
-use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::nn::{Linear, LinearConfig};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::{Task, TaskError, TaskLoss, impl_steps};
+
+/// Of the norm before the head; torch's and Burn's default.
+const NORM_EPSILON: f64 = 1e-5;
 
 /// An image encoder with a linear head that names what each patch shows.
 #[derive(Module, Debug)]
@@ -31,7 +35,7 @@ impl PatchTask {
     pub fn new(model: VisionTransformer, categories: usize, device: &Device) -> Self {
         let width = model.hidden_size();
         Self {
-            norm: LayerNormConfig::new(width).init(device),
+            norm: LayerNorm::new(width, NORM_EPSILON, device),
             head: LinearConfig::new(width, categories).init(device),
             model,
         }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use blip2_kernels::LayerNorm;
 use blip2_lm::OptConfig;
 use blip2_lm::opt::presets::num_attention_heads;
 use blip2_qformer::{QFormer, QFormerConfig, VisionNeck};
 use blip2_vision::{Activation, VisionConfig};
 use burn::module::Module;
-use burn::nn::{LayerNorm, LayerNormConfig};
 use burn::tensor::Device;
 
 use super::fill::{Expected, expected};
@@ -48,9 +48,7 @@ impl Architecture {
     pub fn init_bridge(&self, device: &Device) -> Result<Bridge, Blip2Error> {
         let (width, lm_width) = (self.qformer.hidden_size, self.text.word_embed_proj_dim);
         Ok(Bridge {
-            ln_vision: LayerNormConfig::new(self.vision.hidden_size)
-                .with_epsilon(self.ln_vision_eps)
-                .init(device),
+            ln_vision: LayerNorm::new(self.vision.hidden_size, self.ln_vision_eps, device),
             qformer: self.qformer.init(device)?,
             neck: VisionNeck::new(width, lm_width, device),
         })

@@ -1,0 +1,104 @@
+//! From tensors to the operations of [`flex`](crate::flex).
+
+use burn::backend::Dispatch;
+use burn::tensor::{DType, Device, Tensor};
+
+use crate::flex::Kernels;
+use crate::{Activation, DropoutSeed};
+
+/// Whether the operations take `x`: f32 on `flex`.
+pub fn takes<const D: usize>(x: &Tensor<D>) -> bool {
+    x.dtype() == DType::F32 && x.device() == Device::flex()
+}
+
+/// Whether they take `weight`. In half precision it must not learn: it has no f32 to learn in.
+pub fn takes_weight(weight: &Tensor<2>) -> bool {
+    match weight.dtype() {
+        DType::F32 => true,
+        DType::F16 | DType::BF16 => !weight.is_require_grad(),
+        _ => false,
+    }
+}
+
+/// See [`crate::linear`].
+pub fn linear(
+    x: Tensor<3>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    activation: Activation,
+) -> Tensor<3> {
+    let [batch, tokens, inputs] = x.dims();
+    let [_, outputs] = weight.dims();
+    let bias = match bias {
+        Some(bias) => bias.cast(x.dtype()),
+        None => Tensor::zeros([outputs], &weight.device()),
+    };
+    let out = Dispatch::fused_linear(
+        x.reshape([batch * tokens, inputs]).into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+        activation,
+    );
+    Tensor::<2>::from_dispatch(out).reshape([batch, tokens, outputs])
+}
+
+/// See [`crate::tied_logits`].
+pub fn logits(x: Tensor<2>, embedding: Tensor<2>) -> Tensor<2> {
+    let out = Dispatch::fused_logits(x.into_dispatch(), embedding.into_dispatch());
+    Tensor::from_dispatch(out)
+}
+
+/// See [`crate::attention()`].
+pub fn attention(
+    query: Tensor<3>,
+    key: Tensor<3>,
+    value: Tensor<3>,
+    bias: Option<&Tensor<4>>,
+    heads: usize,
+    dropout: Option<DropoutSeed>,
+) -> Tensor<3> {
+    let bias = match bias {
+        Some(bias) => bias.clone(),
+        None => Tensor::zeros([0, 1, 1, 1], &query.device().inner()),
+    };
+    let out = Dispatch::fused_attention(
+        query.into_dispatch(),
+        key.into_dispatch(),
+        value.into_dispatch(),
+        bias.into_dispatch(),
+        heads,
+        dropout,
+    );
+    Tensor::from_dispatch(out)
+}
+
+/// See [`crate::LayerNorm`].
+pub fn layer_norm<const D: usize>(
+    x: Tensor<D>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    epsilon: f64,
+) -> Tensor<D> {
+    let out = Dispatch::fused_layer_norm(
+        x.into_dispatch(),
+        gamma.into_dispatch(),
+        beta.into_dispatch(),
+        epsilon,
+    );
+    Tensor::from_dispatch(out)
+}
+
+/// See [`crate::dropout()`].
+pub fn dropout<const D: usize>(x: Tensor<D>, dropout: DropoutSeed) -> Tensor<D> {
+    Tensor::from_dispatch(Dispatch::fused_dropout(x.into_dispatch(), dropout))
+}
+
+/// The summed cross-entropy of `logits` against `ids`, and its slopes for the logits.
+pub fn cross_entropy(logits: Tensor<2>, ids: &[i64]) -> (Tensor<1>, Tensor<2>) {
+    let ids = ids.iter().map(|&id| id as usize).collect();
+    let (loss, slopes) = Dispatch::fused_cross_entropy(logits.into_dispatch(), ids);
+    (Tensor::from_dispatch(loss), Tensor::from_dispatch(slopes))
+}
+
+#[cfg(test)]
+mod tests;
