@@ -215,6 +215,7 @@ fn a_full_disk_loses_nothing() {
         kept
     );
     assert!(!checkpoints.join("step-16").exists());
+    assert!(!checkpoints.join(".step-16.tmp").exists());
     assert_eq!(blip2_tests::metrics(&experiment.path("run")), whole);
 
     // With room again, it is as if the disk had never been full.

@@ -109,8 +109,17 @@ fn every_recipe_has_a_twin_that_differs_in_size_alone() {
                 assert_eq!(recipe.get(key), twin.get(key), "{name}: `{key}`");
             }
         }
-        let dropout = "model.multimodal_backbone.hidden_dropout_prob";
-        assert_eq!(recipe.get(dropout), twin.get(dropout), "{name}");
+        for field in [
+            "hidden_dropout_prob",
+            "attention_probs_dropout_prob",
+            "cross_attention_frequency",
+            "layer_norm_eps",
+        ] {
+            let key = format!("model.multimodal_backbone.{field}");
+            assert_eq!(recipe.get(&key), twin.get(&key), "{name}: {key}");
+        }
+        let drop_path = "model.vision_backbone.architecture.drop_path_rate";
+        assert_eq!(recipe.get(drop_path), twin.get(drop_path), "{name}");
     }
 }
 

@@ -103,42 +103,49 @@ fn twenty_random_kills_end_in_the_same_weights() {
 
     // The moments differ from run to run of this test; what comes out must not.
     let mut random = std::process::id();
-    let (mut kills, mut finished) = (0, false);
+    let (mut kills, mut last_step) = (0, 0);
     while kills < 20 {
-        let resume = experiment.path("killed/config.toml").exists();
-        let mut process = experiment.start(&match resume {
-            true => "train --resume killed".to_string(),
-            false => format!("train --config {config} --out killed"),
-        });
+        let mut process = experiment.start(&next(&experiment, &config));
         random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        // On average a sixteenth of the run, so that all of it is met.
-        sleep(whole.mul_f64(f64::from(random >> 8) / f64::from(1 << 24) / 8.0));
+        // On average a quarter of the run: it starts, goes on from its checkpoint, and all of it is met.
+        sleep(whole.mul_f64(f64::from(random >> 8) / f64::from(1 << 24) / 2.0));
         let ended = process.try_wait().expect("its state");
         process.kill().expect("SIGKILL");
         process.wait().expect("the process ends");
         match ended {
             Some(status) => {
                 assert!(status.success());
-                finished = true;
+                assert_same_end(&experiment);
                 fs::remove_dir_all(experiment.path("killed")).expect("room for another round");
             }
-            None => kills += 1,
+            None => {
+                kills += 1;
+                last_step = last_step.max(steps_done(&experiment.path("killed")));
+            }
         }
     }
-    println!(
-        "20 kills{}",
-        if finished {
-            ", in more than one run"
-        } else {
-            ""
-        }
-    );
-    let last = match experiment.path("killed/config.toml").exists() {
+    println!("20 kills, the latest after step {last_step} of 50");
+    assert!(last_step > 10, "the kills met its start alone");
+    expect_code(&experiment.blip2(&next(&experiment, &config)), 0);
+    assert_same_end(&experiment);
+}
+
+/// Starts the run that is killed, or goes on with it.
+fn next(experiment: &Experiment, config: &str) -> String {
+    match experiment.path("killed/config.toml").exists() {
         true => "train --resume killed".to_string(),
         false => format!("train --config {config} --out killed"),
-    };
-    expect_code(&experiment.blip2(&last), 0);
+    }
+}
 
+/// The steps that a run's metrics have.
+fn steps_done(run: &Path) -> usize {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default();
+    text.matches("\"kind\":\"train\"").count()
+}
+
+/// The runs `clean` and `killed` have the same metrics, weights and captions.
+fn assert_same_end(experiment: &Experiment) {
     let (clean, killed) = (experiment.path("clean"), experiment.path("killed"));
     let (expected, found) = (metrics(&clean), metrics(&killed));
     for (expected, found) in expected.iter().zip(&found) {
@@ -150,27 +157,52 @@ fn twenty_random_kills_end_in_the_same_weights() {
     assert_eq!(captions(&clean), captions(&killed));
 }
 
+/// Ctrl-C, a scheduler's SIGTERM, the SIGHUP of a lost connection.
 #[test]
-fn ctrl_c_saves_and_exits_with_130() {
+fn signals_save_and_exit_with_130() {
     let experiment = Experiment::new();
-    // More epochs than it can do before the signal.
-    let process = experiment.start("train --config debug.toml --out run --set train.epochs=500");
-    wait_for_checkpoint(&experiment, "run", 6);
-    signal(process.id(), "-INT");
-    let output = process.wait_with_output().expect("the process ends");
-    expect_code(&output, 130);
-    assert!(stderr(&output).contains("--resume"), "{}", stderr(&output));
-    let last = metrics(&experiment.path("run"))
-        .iter()
-        .filter_map(|record| record["step"].as_u64())
-        .max()
-        .expect("a step");
-    assert!(
-        experiment
-            .path(&format!("run/checkpoints/step-{last}/state.json"))
-            .exists(),
-        "the last step {last} is saved"
-    );
+    for name in ["INT", "TERM", "HUP"] {
+        // More epochs than it can do before the signal.
+        let process = experiment.start(&format!(
+            "train --config debug.toml --out {name} --set train.epochs=500"
+        ));
+        wait_for_checkpoint(&experiment, name, 6);
+        signal(process.id(), &format!("-{name}"));
+        let output = process.wait_with_output().expect("the process ends");
+        expect_code(&output, 130);
+        assert!(stderr(&output).contains("--resume"), "{}", stderr(&output));
+        let last = metrics(&experiment.path(name))
+            .iter()
+            .filter_map(|record| record["step"].as_u64())
+            .max()
+            .expect("a step");
+        let state = format!("{name}/checkpoints/step-{last}/state.json");
+        assert!(
+            experiment.path(&state).exists(),
+            "{name}: the last step {last} is saved"
+        );
+    }
+}
+
+/// A kill between the two renames of a checkpoint that is written again: the old one is put back, and
+/// half of a new one is cleared away.
+#[test]
+fn a_checkpoint_that_was_put_aside_is_used() {
+    let experiment = Experiment::new();
+    expect_code(&experiment.train("run", ""), 0);
+    let checkpoints = experiment.path("run/checkpoints");
+    fs::rename(
+        checkpoints.join("step-16"),
+        checkpoints.join(".step-16.old"),
+    )
+    .expect("aside");
+    fs::create_dir(checkpoints.join(".step-17.tmp")).expect("half a checkpoint");
+    let output = experiment.blip2("train --resume run");
+    expect_code(&output, 0);
+    let text = stderr(&output);
+    assert!(text.contains("going on after step 16"), "{text}");
+    assert!(checkpoints.join("step-16/state.json").exists());
+    assert!(!checkpoints.join(".step-17.tmp").exists());
 }
 
 #[test]
@@ -183,10 +215,14 @@ fn a_damaged_checkpoint_is_passed_over_with_a_warning() {
     let output = experiment.blip2("train --resume run");
     expect_code(&output, 0);
     let text = stderr(&output);
-    assert!(
-        text.contains("model.bpk is damaged") && text.contains("step-16"),
-        "{text}"
-    );
+    for expected in [
+        "model.bpk is damaged",
+        "step-16",
+        "the checkpoint of step 15",
+        "going on after step 15",
+    ] {
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
     assert_eq!(fs::read(&last).expect("made again").len(), bytes.len());
 }
 

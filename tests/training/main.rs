@@ -364,6 +364,16 @@ fn a_checkpoint_of_another_config_or_data_set_is_refused() {
     fails(&experiment, resume, 1, &["train captions"]);
     fs::write(&annotations, captions).expect("as before");
 
+    // Another image of the same size in bytes.
+    let image = experiment.path("data/images/000002.png");
+    let bytes = fs::read(&image).expect("an image");
+    let mut other = bytes.clone();
+    let middle = other.len() / 2;
+    other[middle] ^= 1;
+    fs::write(&image, other).expect("a change");
+    fails(&experiment, resume, 1, &["train images"]);
+    fs::write(&image, bytes).expect("as before");
+
     let output = experiment.blip2(resume);
     expect_code(&output, 0);
     assert!(!stderr(&output).contains("damaged"));
@@ -405,6 +415,19 @@ fn frozen_towers_may_be_kept_in_half_precision() {
     let trained = "train --config debug.toml --out trained --set model.vision_backbone.dtype=bf16 \
                    --set model.vision_backbone.frozen=false";
     fails(&experiment, trained, 2, &["vision_backbone.dtype", "f32"]);
+}
+
+/// Towers that multiply in bfloat16 round where the processor has such products, and train alike.
+#[test]
+fn towers_may_multiply_in_bfloat16() {
+    let experiment = Experiment::new();
+    let full = values(&train(&experiment, "f32", ""), "train", "loss");
+    let set = "--set model.vision_backbone.compute=bf16 --set model.text_backbone.compute=bf16";
+    let rounded = values(&train(&experiment, "bf16", set), "train", "loss");
+    for (full, rounded) in full.iter().zip(rounded) {
+        // bf16 keeps 8 bits of each number.
+        assert!((full - rounded).abs() < 0.02 * full, "{rounded}, {full}");
+    }
 }
 
 /// The language model's graph is made layer by layer; the first loss is the same to the bit, later

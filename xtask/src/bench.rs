@@ -1,24 +1,26 @@
 //! `cargo xtask bench WHAT`: the same work here and in the reference's programs, in one run.
 
 mod features;
+mod model;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use crate::build::{cargo, exit_code, root};
 
-/// What the comparison needs from PyPI.
-const PACKAGES: [&str; 1] = ["pycocoevalcap==1.2"];
-
 /// Runs the comparison that `arguments` name.
 pub fn bench(backend: &str, arguments: &[String]) -> ExitCode {
     let result = match arguments.first().map(String::as_str) {
         Some("eval") => eval(&arguments[1..]),
         Some("features") => features::features(backend, &arguments[1..]),
+        Some("model") => model::model(backend, &arguments[1..]),
+        None => model::model(backend, &[]),
         _ => {
             eprintln!(
                 "error: cargo xtask bench eval [--images N]: scores against pycocoevalcap\n       \
-                 cargo xtask bench features [CONFIG]: training with and without the feature cache"
+                 cargo xtask bench features [CONFIG]: training with and without the feature cache\n       \
+                 cargo xtask bench [model [small|base] [--json] [--growth]]: time and memory against \
+                 PyTorch with transformers"
             );
             return ExitCode::from(2);
         }
@@ -35,7 +37,11 @@ fn eval(arguments: &[String]) -> Result<ExitCode, String> {
     if !answers(Command::new("java").arg("-version")) {
         return Err("pycocoevalcap needs Java, and `java -version` does not run".into());
     }
-    let python = python()?;
+    let python = python_with(
+        "bench-python",
+        &["pycocoevalcap==1.2"],
+        "import pycocoevalcap.eval",
+    )?;
     let mut build = cargo();
     build.args([
         "build",
@@ -54,30 +60,33 @@ fn eval(arguments: &[String]) -> Result<ExitCode, String> {
     Ok(exit_code(status))
 }
 
-/// A Python with the packages: the active one if it has them, else an environment under `target`.
-fn python() -> Result<PathBuf, String> {
+/// A Python that can `import` what is needed: the active one, else an environment under `target` with
+/// `packages`.
+fn python_with(name: &str, packages: &[&str], import: &str) -> Result<PathBuf, String> {
+    let can_import = |python: &Path| answers(Command::new(python).args(["-c", import]));
     let active = Path::new("python3");
-    if has_packages(active) {
+    if can_import(active) {
         return Ok(active.to_path_buf());
     }
-    let folder = root().join("target/bench-python");
+    let folder = root().join("target").join(name);
     let python = folder.join("bin/python");
-    if !has_packages(&python) {
-        eprintln!("making {} with {}", folder.display(), PACKAGES.join(", "));
+    if !can_import(&python) {
+        eprintln!("making {} with {}", folder.display(), packages.join(", "));
         let mut venv = Command::new(active);
         venv.args(["-m", "venv"]).arg(&folder);
         run(&mut venv, "making a Python environment")?;
         let mut install = Command::new(&python);
         install
             .args(["-m", "pip", "install", "--quiet"])
-            .args(PACKAGES);
-        run(&mut install, "installing pycocoevalcap")?;
+            .args(packages);
+        run(&mut install, &format!("installing {}", packages.join(", ")))?;
     }
     Ok(python)
 }
 
-fn has_packages(python: &Path) -> bool {
-    answers(Command::new(python).args(["-c", "import pycocoevalcap.eval"]))
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 fn answers(command: &mut Command) -> bool {

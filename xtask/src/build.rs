@@ -5,9 +5,11 @@ use std::process::{Command, ExitCode, Stdio};
 
 /// Settings that glibc reads when a program starts; other systems have no such variable.
 const TUNABLES: &str = "GLIBC_TUNABLES";
-/// Large blocks in pages of 2 MiB: a model of 8 GB loads faster, for the system hands out
-/// and clears 4,000 pages where it would be two million.
-const HUGE_PAGES: &str = "glibc.malloc.hugetlb=1";
+/// Large blocks in pages of 2 MiB: a model of 8 GB loads faster, for the system hands out and clears
+/// 4,000 pages where it would be two million. And what a step frees is kept for the next one, in place
+/// of being handed back and cleared anew: a fifth of the built-in training's time.
+const MALLOC: &str = "glibc.malloc.hugetlb=1:glibc.malloc.trim_threshold=1073741824:\
+                      glibc.malloc.mmap_threshold=33554432";
 
 /// The workspace's root.
 pub fn root() -> PathBuf {
@@ -35,18 +37,22 @@ pub fn run_blip2(backend: &str, arguments: &[String]) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let mut command = Command::new(&binary);
-    command.args(arguments);
-    if std::env::var_os(TUNABLES).is_none() {
-        command.env(TUNABLES, HUGE_PAGES);
-    }
-    match command.status() {
+    match tuned(&binary).args(arguments).status() {
         Ok(status) => exit_code(status),
         Err(error) => {
             eprintln!("error: {} can't be started: {error}", binary.display());
             ExitCode::FAILURE
         }
     }
+}
+
+/// A command that starts `program` with these settings, unless the user has others.
+pub fn tuned(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    if std::env::var_os(TUNABLES).is_none() {
+        command.env(TUNABLES, MALLOC);
+    }
+    command
 }
 
 /// Builds `blip2` for `backend` and says where it is.

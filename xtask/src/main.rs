@@ -14,7 +14,8 @@ cargo xtask COMMAND [--backend flex|cpu|vulkan|wgpu|cuda|metal|rocm] [ARGUMENTS]
   train, caption, evaluate, score, convert, inspect, data
             build blip2 in release for the backend (default flex) and run that command
   test      all tests of the workspace
-  bench     eval: scores against the reference's programs; features: the feature cache
+  bench     eval: scores against the reference's programs; features: the feature cache; model:
+            time and memory against PyTorch with transformers
   ci        formatting, lints, documentation, all tests";
 
 fn main() -> ExitCode {

@@ -10,7 +10,12 @@ const PHOTOGRAPHS: &str = "tests/photographs";
 
 /// All tests, in release: they train real models, and share their build with `blip2`.
 pub fn test(arguments: &[String]) -> ExitCode {
-    fetch_photographs();
+    if !photographs() {
+        eprintln!(
+            "note: the photographs could not be fetched (python3 with pip and a package registry \
+             are needed); the test on photographs is left out"
+        );
+    }
     let mut test = cargo();
     test.args(["test", "--release", "--workspace"])
         .args(arguments);
@@ -54,24 +59,18 @@ fn run(what: &str, mut command: Command) -> ExitCode {
     }
 }
 
-/// Two freely licensed photographs come with a Python package; without Python their test is left
-/// out, and says so.
-fn fetch_photographs() {
+/// Whether two freely licensed photographs are there. They come with a Python package; without Python
+/// they can't be fetched.
+pub fn photographs() -> bool {
     if root().join(PHOTOGRAPHS).join("flower.jpg").exists() {
-        return;
+        return true;
     }
     let script = Path::new("tests/reference/fetch_photographs.py");
-    let fetched = Command::new("python3")
+    Command::new("python3")
         .arg(script)
         .arg(PHOTOGRAPHS)
         .current_dir(root())
         .stdin(Stdio::null())
         .status()
-        .is_ok_and(|status| status.success());
-    if !fetched {
-        eprintln!(
-            "note: the photographs could not be fetched (python3 with pip and a package registry \
-             are needed); the test on photographs is left out"
-        );
-    }
+        .is_ok_and(|status| status.success())
 }

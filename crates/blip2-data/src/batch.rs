@@ -62,6 +62,22 @@ pub enum CaptionChoice {
     First,
 }
 
+impl CaptionChoice {
+    /// What an epoch goes over: (sample, caption), the caption chosen later where it is none.
+    pub fn items(self, samples: &[Sample]) -> Vec<(usize, Option<usize>)> {
+        let every = samples.iter().enumerate();
+        match self {
+            Self::All => every
+                .flat_map(|(index, sample)| {
+                    (0..sample.captions.len()).map(move |caption| (index, Some(caption)))
+                })
+                .collect(),
+            Self::Random => every.map(|(index, _)| (index, None)).collect(),
+            Self::First => every.map(|(index, _)| (index, Some(0))).collect(),
+        }
+    }
+}
+
 /// Which views of an image the epochs show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Views {
@@ -91,17 +107,7 @@ impl CaptionSource {
         views: Views,
         seed: u64,
     ) -> Self {
-        let items = match choice {
-            CaptionChoice::All => samples
-                .iter()
-                .enumerate()
-                .flat_map(|(index, sample)| {
-                    (0..sample.captions.len()).map(move |caption| (index, Some(caption)))
-                })
-                .collect(),
-            CaptionChoice::Random => (0..samples.len()).map(|index| (index, None)).collect(),
-            CaptionChoice::First => (0..samples.len()).map(|index| (index, Some(0))).collect(),
-        };
+        let items = choice.items(&samples);
         Self {
             samples,
             images,

@@ -1,9 +1,12 @@
 //! Dropout that keeps no mask: whether a number stays is a function of a seed and its place.
 
 use burn::nn::Dropout;
-use burn::tensor::{Device, Distribution, Tensor};
+#[cfg(feature = "flex")]
+use burn::tensor::Distribution;
+use burn::tensor::{Device, Tensor};
 
 /// Which numbers are dropped.
+#[cfg(feature = "flex")]
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DropoutSeed {
     probability: f32,
@@ -12,9 +15,9 @@ pub struct DropoutSeed {
     seed: [u32; 2],
 }
 
+#[cfg(feature = "flex")]
 impl DropoutSeed {
     /// Draws a seed from `device`, which may have been given one.
-    #[cfg(feature = "flex")]
     pub(crate) fn draw(dropout: &Dropout, device: &Device) -> Self {
         // f32 holds 24 bits.
         let range = Distribution::Uniform(0.0, f64::from(1 << 24));
@@ -32,7 +35,6 @@ impl DropoutSeed {
     ///
     /// The mixer is C. Wellons' lowbias32, with a second word of the seed between its steps: with one
     /// word alone, all seeds would give the same draws in another order.
-    #[cfg(feature = "flex")]
     #[inline(always)]
     pub(crate) fn factor(self, index: u32) -> f32 {
         let [first, second] = self.seed;

@@ -9,6 +9,7 @@
 //! loss of a large vocabulary is computed without all of its logits.
 
 mod activation;
+mod adamw;
 mod attention;
 mod cross_entropy;
 mod dropout;
@@ -19,11 +20,16 @@ mod fused;
 mod layer_norm;
 mod linear;
 mod precision;
+mod products;
 
 pub use activation::Activation;
+pub use adamw::{AdamWStep, squared_sum};
 pub use attention::attention;
 pub use cross_entropy::{tied_cross_entropy, with_gradient};
-pub use dropout::{DropoutSeed, dropout};
+#[cfg(feature = "flex")]
+use dropout::DropoutSeed;
+pub use dropout::dropout;
 pub use layer_norm::LayerNorm;
 pub use linear::{linear, tied_logits};
 pub use precision::MatricesTo;
+pub use products::Products;

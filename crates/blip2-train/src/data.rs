@@ -1,5 +1,8 @@
 //! From the data tables of a recipe to samples and loaders.
 
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
 use std::sync::Arc;
 
 use blip2_data::annotations::{LoadOptions, Loaded, OnError, load};
@@ -42,7 +45,7 @@ pub fn prepare(config: &DataConfig) -> Result<(), RunError> {
 ///
 /// If it can't be written.
 pub fn make_emoji_scenes(
-    folder: &std::path::Path,
+    folder: &Path,
     config: &EmojiScenesConfig,
 ) -> Result<emoji_scenes::Summary, RunError> {
     eprintln!("making the data set emoji-scenes in {}", folder.display());
@@ -166,27 +169,52 @@ pub fn clean_captions(
         }
         skips.add(&sample.path.display().to_string(), &reason);
     }
+    if learned.is_empty() {
+        return Err(RunError::Usage(
+            "`data.caption_cleaning` leaves no caption of a whole split".into(),
+        ));
+    }
     Ok(CleanSplit {
         learned: Arc::new(learned),
         scored: Arc::new(scored),
     })
 }
 
-/// SHA-256 over the images of `samples`: ids, names and file sizes, in order; in hex.
+/// Bytes that are read at each of three places of an image file to tell it from another one.
+const PIECE: u64 = 4096;
+
+/// SHA-256 over the images of `samples` in order: ids, names, file sizes and [pieces](PIECE) of each
+/// file, for all of COCO would take minutes; in hex.
 pub fn images_sha256(samples: &[Sample]) -> String {
-    let sizes: Vec<u64> = samples
+    let pieces: Vec<String> = samples
         .par_iter()
         // A file that can't be read is reported where its pixels are needed.
-        .map(|sample| std::fs::metadata(&sample.path).map_or(0, |metadata| metadata.len()))
+        .map(|sample| pieces_sha256(&sample.path).unwrap_or_default())
         .collect();
     let mut hasher = Sha256::new();
-    for (sample, size) in samples.iter().zip(sizes) {
+    for (sample, pieces) in samples.iter().zip(pieces) {
         hasher.update(format!(
-            "{:?} {:?} {size}\n",
+            "{:?} {:?} {pieces}\n",
             sample.image_id, sample.file_name
         ));
     }
     hex(&hasher.finalize())
+}
+
+/// SHA-256 over the size of a file and its start, middle and end; in hex.
+fn pieces_sha256(path: &Path) -> std::io::Result<String> {
+    let mut file = File::open(path)?;
+    let size = file.metadata()?.len();
+    let mut hasher = Sha256::new();
+    hasher.update(size.to_le_bytes());
+    let mut piece = Vec::new();
+    for start in [0, size / 2, size.saturating_sub(PIECE)] {
+        file.seek(SeekFrom::Start(start))?;
+        piece.clear();
+        file.by_ref().take(PIECE).read_to_end(&mut piece)?;
+        hasher.update(&piece);
+    }
+    Ok(hex(&hasher.finalize()))
 }
 
 /// SHA-256 over the captions of `samples`, in order; in hex.

@@ -1,6 +1,7 @@
 //! Recipes for BLIP-2: training through Burn's learner, checkpoints and resume, evaluation,
 //! reports; and the command line `blip2`.
 
+pub mod adamw;
 pub mod cli;
 pub mod data;
 pub mod device;

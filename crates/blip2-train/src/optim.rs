@@ -1,10 +1,12 @@
 //! AdamW with LAVIS's parameter groups, and clipping by the global gradient norm.
 
+use blip2_kernels::squared_sum;
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup};
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
-use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
+use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::Tensor;
 
+use crate::adamw::AdamW;
 use crate::recipe::OptimizerConfig;
 use crate::schedule::Schedule;
 
@@ -40,17 +42,20 @@ pub fn learning_rates(
 
 /// AdamW in two groups, with and without weight decay; or in one.
 pub fn optimizer(config: &OptimizerConfig) -> ModuleOptimizer {
-    let [beta_1, beta_2] = config.betas;
-    let adamw = AdamWConfig::new()
-        .with_beta_1(beta_1)
-        .with_beta_2(beta_2)
-        .with_epsilon(config.eps);
-    let decayed = adamw.clone().with_weight_decay(config.weight_decay).init();
+    let decayed = AdamW {
+        betas: config.betas,
+        eps: config.eps,
+        weight_decay: config.weight_decay,
+    };
     if config.decay_1d {
-        return decayed;
+        return decayed.into();
     }
     let no_decay = ParamGroup::from_regex(NO_DECAY).expect("the pattern is a constant");
-    decayed.with_group(no_decay, adamw.with_weight_decay(0.0).build(), None)
+    let kept = AdamW {
+        weight_decay: 0.0,
+        ..decayed.clone()
+    };
+    ModuleOptimizer::from(decayed).with_group(no_decay, kept, None)
 }
 
 /// The global norm of `grads`.
@@ -91,7 +96,7 @@ struct SquaredNorm<'a> {
 impl ModuleVisitor for SquaredNorm<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(grad) = self.grads.get::<D>(param.id) {
-            self.sum += f64::from(grad.square().sum().into_scalar::<f32>());
+            self.sum += squared_sum(grad);
         }
     }
 }

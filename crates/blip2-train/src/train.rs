@@ -65,11 +65,8 @@ impl Start {
     pub fn resume(path: &Path) -> Result<Self, RunError> {
         let folder = RunFolder::open(path)?;
         let recipe = recipe_file::read(&folder.config(), &[])?;
+        checkpoint::recover(&folder)?;
         let resume = checkpoint::latest(&folder)?;
-        match &resume {
-            Some(found) => tracing::info!("resuming at step {}", found.state.step),
-            None => tracing::info!("no checkpoint yet: starting from the beginning"),
-        }
         Ok(Self {
             recipe,
             folder,
@@ -152,7 +149,7 @@ where
     if state.epoch > epochs {
         return Ok(state);
     }
-    check_batch_size(recipe, train.epoch_items(), train.num_batches())?;
+    check_batch_size(recipe, train.epoch_items())?;
     // Random weights are drawn when they are first looked at: here, so that their order does not
     // depend on what the recipe looks at.
     if let Some(path) = first_weight(&task) {
@@ -214,9 +211,10 @@ where
     }
 }
 
-fn check_batch_size(recipe: &Recipe, items: usize, batches: usize) -> Result<(), RunError> {
+/// Refuses batches that no epoch of `items` fills.
+fn check_batch_size(recipe: &Recipe, items: usize) -> Result<(), RunError> {
     let size = recipe.train.batch_size;
-    if size <= items && batches > 0 {
+    if size <= items {
         return Ok(());
     }
     Err(RunError::Usage(format!(

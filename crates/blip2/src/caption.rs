@@ -4,8 +4,18 @@ use blip2_data::{CaptionSample, ImageInput, Prediction};
 use blip2_lm::{CausalLm, GenerationConfig, generate_after};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::loss::{Losses, TextBatch};
+use crate::loss::{Losses, Targets, TextBatch};
 use crate::{Blip2Caption, Blip2Error};
+
+/// What a training step gives to the language model.
+struct TrainingInputs {
+    /// Queries and text: `[batch, positions, width]`.
+    inputs_embeds: Tensor<3>,
+    /// `[batch, positions]`
+    attention_mask: Tensor<2, Int>,
+    /// The positions that are scored.
+    targets: Targets,
+}
 
 impl Blip2Caption {
     /// The caption cross-entropy of a batch.
@@ -28,14 +38,61 @@ impl Blip2Caption {
         images: impl Into<ImageInput>,
         samples: &[CaptionSample],
     ) -> Result<Losses, Blip2Error> {
+        let inputs = self.training_inputs(images, samples, &mut |_, _| {})?;
+        let TrainingInputs {
+            inputs_embeds,
+            attention_mask,
+            targets,
+        } = inputs;
+        let lm = self.text_backbone.get();
+        let head = |hidden| lm.cross_entropy(targets.select(hidden), &targets.ids);
+        let products = self.compute.text_backbone.products();
+        let loss = products.during(|| match self.text.recompute {
+            true => lm.loss_recomputed(inputs_embeds, attention_mask, head),
+            false => head(lm.forward(inputs_embeds, attention_mask, None)),
+        });
+        Ok(Losses {
+            loss,
+            tokens: targets.positions.len(),
+        })
+    }
+
+    /// Shows `tap` the tensors between the images and the logits by name, in order: to look for the
+    /// one where something went wrong.
+    ///
+    /// # Errors
+    ///
+    /// As [`loss`](Self::loss).
+    pub fn trace(
+        &self,
+        images: impl Into<ImageInput>,
+        samples: &[CaptionSample],
+        tap: &mut dyn FnMut(&str, &Tensor<3>),
+    ) -> Result<(), Blip2Error> {
+        let inputs = self.training_inputs(images, samples, tap)?;
+        self.text_backbone.get().forward_with_taps(
+            inputs.inputs_embeds,
+            inputs.attention_mask,
+            None,
+            &mut |name, tensor| tap(&format!("text_backbone.{name}"), tensor),
+        );
+        Ok(())
+    }
+
+    /// What the language model reads in training, and what it is scored on.
+    fn training_inputs(
+        &self,
+        images: impl Into<ImageInput>,
+        samples: &[CaptionSample],
+        tap: &mut dyn FnMut(&str, &Tensor<3>),
+    ) -> Result<TrainingInputs, Blip2Error> {
         let rows = samples
             .iter()
             .map(|sample| self.training_row(sample))
             .collect::<Result<Vec<_>, _>>()?;
         let text = TextBatch::new(&rows, self.text.tokenizer.pad_id());
         let targets = text.targets(self.architecture.qformer.num_query_tokens);
-        let scored = targets.positions.len();
-        if scored == 0 {
+        if targets.positions.is_empty() {
             return Err(Blip2Error::Config {
                 field: "model.max_txt_len".into(),
                 reason: format!(
@@ -44,7 +101,7 @@ impl Blip2Caption {
                 ),
             });
         }
-        let prefix = self.visual_prefix(images);
+        let prefix = self.visual_prefix_with_taps(images, tap);
         let [batch, num_queries, _] = prefix.dims();
         let device = prefix.device().inner();
 
@@ -53,16 +110,10 @@ impl Blip2Caption {
         let query_mask = Tensor::<2, Int>::ones([batch, num_queries], &device);
         // A frozen language model may be kept in half precision; it computes in the neck's.
         let text_embeds = lm.embed(input_ids).cast(prefix.dtype());
-        let inputs_embeds = Tensor::cat(vec![prefix, text_embeds], 1);
-        let attention_mask = Tensor::cat(vec![query_mask, text_mask], 1);
-        let head = |hidden| lm.cross_entropy(targets.select(hidden), &targets.ids);
-        let loss = match self.text.recompute {
-            true => lm.loss_recomputed(inputs_embeds, attention_mask, head),
-            false => head(lm.forward(inputs_embeds, attention_mask, None)),
-        };
-        Ok(Losses {
-            loss,
-            tokens: scored,
+        Ok(TrainingInputs {
+            inputs_embeds: Tensor::cat(vec![prefix, text_embeds], 1),
+            attention_mask: Tensor::cat(vec![query_mask, text_mask], 1),
+            targets,
         })
     }
 
@@ -93,13 +144,16 @@ impl Blip2Caption {
             pad_token_id: self.text.tokenizer.pad_id(),
             ..generation.clone()
         };
-        let hypotheses = generate_after(
-            self.text_backbone.get(),
-            inputs_embeds,
-            attention_mask,
-            &prompt_ids,
-            &generation,
-        )?;
+        let products = self.compute.text_backbone.products();
+        let hypotheses = products.during(|| {
+            generate_after(
+                self.text_backbone.get(),
+                inputs_embeds,
+                attention_mask,
+                &prompt_ids,
+                &generation,
+            )
+        })?;
         samples
             .into_iter()
             .zip(hypotheses)

@@ -15,7 +15,9 @@ mod model;
 pub mod presets;
 mod tower;
 
-pub use config::{Blip2CaptionConfig, InitConfig, TowerConfig, VisionNeckKind};
+pub use config::{
+    Blip2CaptionConfig, Compute, InitConfig, TowerCompute, TowerConfig, VisionNeckKind,
+};
 pub use error::Blip2Error;
 pub use loss::{Losses, Targets, TextBatch};
 pub use model::Blip2Caption;

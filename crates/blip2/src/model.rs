@@ -12,7 +12,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use crate::checkpoint::{Architecture, Bridge, load_opt, load_vision};
-use crate::{Blip2CaptionConfig, Blip2Error, Tower, TowerConfig};
+use crate::{Blip2CaptionConfig, Blip2Error, Tower, TowerCompute, TowerConfig};
 
 /// BLIP-2 captioning: a frozen image encoder, a Q-Former between, a frozen language model.
 ///
@@ -33,6 +33,8 @@ pub struct Blip2Caption {
     pub vision_neck: VisionNeck,
     /// The language model.
     pub text_backbone: Tower<Opt>,
+    #[module(skip)]
+    pub(crate) compute: TowerCompute,
     #[module(skip)]
     pub(crate) text: Arc<TextSettings>,
     #[module(skip)]
@@ -103,6 +105,7 @@ impl Parts {
             multimodal_backbone: self.bridge.qformer,
             vision_neck: self.bridge.neck,
             text_backbone: self.text,
+            compute: TowerCompute::default(),
             text: Arc::new(text),
             architecture: Arc::new(self.architecture),
         })
@@ -143,13 +146,13 @@ impl Blip2CaptionConfig {
             qformer: self.multimodal_backbone.clone(),
             text: text_config,
         };
-        Parts {
+        let parts = Parts {
             vision,
             bridge: architecture.init_bridge(device)?,
             text: lm,
             architecture,
-        }
-        .assemble(TextSettings {
+        };
+        let model = parts.assemble(TextSettings {
             eos_token_ids: vec![tokenizer.eos_id()],
             image_token_id: None,
             tokenizer,
@@ -158,7 +161,11 @@ impl Blip2CaptionConfig {
             num_captions: self.num_captions,
             score_bos: self.score_bos,
             recompute: self.recompute_text_backbone,
-        })
+        })?;
+        Ok(model.with_compute(TowerCompute {
+            vision_backbone: self.vision_backbone.compute,
+            text_backbone: self.text_backbone.compute,
+        }))
     }
 }
 
@@ -216,6 +223,17 @@ impl Blip2Caption {
         self
     }
 
+    /// The same model, whose towers multiply in other precisions.
+    pub fn with_compute(mut self, compute: TowerCompute) -> Self {
+        self.compute = compute;
+        self
+    }
+
+    /// The precisions in which the towers multiply.
+    pub fn compute(&self) -> TowerCompute {
+        self.compute
+    }
+
     /// What the language model reads of the images.
     ///
     /// # Shapes
@@ -223,30 +241,41 @@ impl Blip2Caption {
     ///   `image_embeds`: `[batch, image_tokens, vision_width]`
     /// - returns: `[batch, num_query_tokens, language_model_width]`
     pub fn visual_prefix(&self, images: impl Into<ImageInput>) -> Tensor<3> {
-        self.bridge(self.image_embeds(images.into()))
+        self.bridge(self.image_embeds(images))
     }
 
-    fn image_embeds(&self, images: ImageInput) -> Tensor<3> {
-        match images {
+    /// What the image encoder makes of the images.
+    ///
+    /// # Shapes
+    /// - `images`: as in [`visual_prefix`](Self::visual_prefix); embeddings are returned as they are
+    /// - returns: `[batch, image_tokens, vision_width]`
+    pub fn image_embeds(&self, images: impl Into<ImageInput>) -> Tensor<3> {
+        let products = self.compute.vision_backbone.products();
+        match images.into() {
             // Pixels are constants wherever they come from.
-            ImageInput::Pixels(images) => self.vision_backbone.get().forward(images.inner()),
+            ImageInput::Pixels(images) => {
+                products.during(|| self.vision_backbone.get().forward(images.inner()))
+            }
             ImageInput::Embeds(image_embeds) => image_embeds,
         }
     }
 
-    /// The tensors between the images and the language model by name, in order: to look for the
-    /// one where something went wrong.
-    pub fn stages(&self, images: impl Into<ImageInput>) -> Vec<(&'static str, Tensor<3>)> {
-        let image_embeds = self.image_embeds(images.into());
-        let normed = self.ln_vision.forward(image_embeds.clone());
-        let query_output = self.multimodal_backbone.forward(normed.clone());
-        let prefix = self.vision_neck.forward(query_output.clone());
-        vec![
-            ("image_embeds", image_embeds),
-            ("ln_vision", normed),
-            ("query_output", query_output),
-            ("vision_neck", prefix),
-        ]
+    /// Shows `tap` the tensors between the images and the language model by name, in order; returns the
+    /// last, which [`visual_prefix`](Self::visual_prefix) gives.
+    pub fn visual_prefix_with_taps(
+        &self,
+        images: impl Into<ImageInput>,
+        tap: &mut dyn FnMut(&str, &Tensor<3>),
+    ) -> Tensor<3> {
+        let image_embeds = self.image_embeds(images);
+        tap("image_embeds", &image_embeds);
+        let normed = self.ln_vision.forward(image_embeds);
+        tap("ln_vision", &normed);
+        let query_output = self.multimodal_backbone.forward(normed);
+        tap("query_output", &query_output);
+        let prefix = self.vision_neck.forward(query_output);
+        tap("vision_neck", &prefix);
+        prefix
     }
 
     /// LayerNorm, Q-Former and neck: the trained path from image embeddings to the prefix.

@@ -1,10 +1,10 @@
 //! `cargo xtask bench features [CONFIG]`: the same training with and without the feature cache.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{ExitCode, Stdio};
 
-use super::run;
-use crate::build::{build_blip2, root};
+use super::{median, run};
+use crate::build::{build_blip2, root, tuned};
 
 /// Rounds of one run without and one with the cache.
 const ROUNDS: usize = 3;
@@ -70,7 +70,7 @@ fn train(
     if out.exists() {
         std::fs::remove_dir_all(&out).map_err(|error| error.to_string())?;
     }
-    let mut command = Command::new(blip2);
+    let mut command = tuned(blip2);
     command
         .args(["train", "--config"])
         .arg(config)
@@ -85,6 +85,7 @@ fn train(
         ])
         .args(["--set", &format!("data.train.limit={images}")])
         .args(["--set", &format!("features.cache={cache}")])
+        .args(["--set", "features.dtype=f32"])
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     run(&mut command, &format!("training {}", config.display()))?;
@@ -114,9 +115,4 @@ fn train(
             .filter(|losses| !losses.is_empty())
             .ok_or("metrics.jsonl has no steps")?,
     })
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

@@ -9,11 +9,12 @@ use burn::backend::{Autodiff, AutodiffBackend, Flex};
 use burn::tensor::Shape;
 use burn_flex::FlexTensor;
 
+use super::weights::Weights;
 use super::{
     AttentionInputs, Kernels, activation, affine, dense, dropout, layer_norm, linear, numbers,
     owned, tensor, vector,
 };
-use crate::{Activation, DropoutSeed};
+use crate::{Activation, AdamWStep, DropoutSeed, Products};
 
 impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
     fn fused_linear(
@@ -21,6 +22,7 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         activation: Activation,
+        products: Products,
     ) -> FloatTensor<Self> {
         let (x_tracked, weight_tracked) = (x.is_tracked(), weight.is_tracked());
         let ((x, x_node), (weight, weight_node), (bias, bias_node)) =
@@ -31,11 +33,11 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
             .stateful()
         {
             OpsKind::UnTracked(prep) => {
-                prep.finish(Flex::fused_linear(x, weight, bias, activation))
+                prep.finish(Flex::fused_linear(x, weight, bias, activation, products))
             }
             OpsKind::Tracked(prep) => {
                 let (x, weight) = (dense(x), dense(weight));
-                let (mut before, shape) = affine(&x, &weight);
+                let (mut before, shape) = affine(&x, &weight, products);
                 activation::add_bias(&mut before, numbers(&dense(bias)), Activation::None);
                 let state = |before| LinearState {
                     dims: weight.layout().shape().dims(),
@@ -44,6 +46,7 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
                     weight: x_tracked.then(|| weight.clone()),
                     before,
                     activation,
+                    products,
                 };
                 if activation == Activation::None {
                     return prep.finish(state(None), tensor(before, shape));
@@ -144,8 +147,29 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
         ids: Vec<usize>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let (loss, slopes) = Flex::fused_cross_entropy(logits.into_primitive(), ids);
-        let constant = <Self as AutodiffBackend>::from_inner;
-        (constant(loss), constant(slopes))
+        (Self::from_inner(loss), Self::from_inner(slopes))
+    }
+
+    fn fused_adamw(
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let (weight, first, second) = Flex::fused_adamw(
+            weight.into_primitive(),
+            grad.into_primitive(),
+            first.into_primitive(),
+            second.into_primitive(),
+            step,
+        );
+        let constant = Self::from_inner;
+        (constant(weight), constant(first), constant(second))
+    }
+
+    fn fused_squared_sum(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::from_inner(Flex::fused_squared_sum(x.into_primitive()))
     }
 }
 
@@ -160,6 +184,7 @@ struct LinearState {
     /// What the activation was applied to, if there is one.
     before: Option<FlexTensor>,
     activation: Activation,
+    products: Products,
 }
 
 impl Backward<Flex, 3> for LinearBackward {
@@ -176,7 +201,8 @@ impl Backward<Flex, 3> for LinearBackward {
         let rows = grad.len() / outputs;
         let [x_node, weight_node, bias_node] = ops.parents;
         if let (Some(node), Some(weight)) = (x_node, &state.weight) {
-            let x_grad = linear::forward_transposed(grad, weight, state.dims);
+            let x_grad =
+                linear::forward_transposed(grad, Weights::of(weight), state.dims, state.products);
             grads.register::<Flex>(node.id, tensor(x_grad, Shape::from([rows, inputs])));
         }
         if let (Some(node), Some(x)) = (weight_node, &state.x) {
@@ -209,7 +235,7 @@ impl Backward<Flex, 2> for LogitsBackward {
         let [x_node, weight_node] = ops.parents;
         if let (Some(node), Some(weight)) = (x_node, &ops.state.weight) {
             let dims: [usize; 2] = weight.layout().shape().dims();
-            let x_grad = linear::forward(grad, weight, dims);
+            let x_grad = linear::forward(grad, Weights::of(weight), dims, Products::F32);
             grads.register::<Flex>(node.id, tensor(x_grad, Shape::from([rows, dims[1]])));
         }
         if let (Some(node), Some(x)) = (weight_node, &ops.state.x) {

@@ -1,11 +1,14 @@
 //! Products with weights in any precision.
 
-use burn::tensor::{DType, bf16, f16};
-use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
+#[cfg(target_arch = "x86_64")]
+use super::bf16;
+use super::few_rows;
 use super::matrix::{Matrix, MatrixMut, Threads, product};
 use super::vector::task_len;
+use super::weights::Weights;
+use crate::Products;
 
 /// Numbers of a matrix in half precision that are widened at once: 1 MiB in f32, which stays in a
 /// core's cache.
@@ -15,14 +18,26 @@ const BLOCK: usize = 1 << 18;
 ///
 /// Of weights in half precision, blocks of rows are widened one after the other and their products
 /// added up.
-pub fn forward(x: &[f32], weight: &FlexTensor, [inputs, outputs]: [usize; 2]) -> Vec<f32> {
-    if let Some(weight) = weight.as_slice::<f32>() {
+pub fn forward(
+    x: &[f32],
+    weight: Weights<'_>,
+    [inputs, outputs]: [usize; 2],
+    products: Products,
+) -> Vec<f32> {
+    let rows = x.len() / inputs;
+    if rows <= few_rows::MOST {
+        return few_rows::forward(x, weight, [inputs, outputs]);
+    }
+    #[cfg(target_arch = "x86_64")]
+    if products == Products::BF16 && bf16::available() {
+        return bf16::forward(x, weight, [inputs, outputs]);
+    }
+    if let Weights::F32(weight) = weight {
         let (x, weight) = (Matrix::dense(x, inputs), Matrix::dense(weight, outputs));
         return product(x, weight, Threads::All);
     }
-    let rows = x.len() / inputs;
     let mut out = vec![0.0; rows * outputs];
-    widened(weight, outputs, |first, block| {
+    blocks(weight, outputs, |first, block| {
         let columns = block.len() / outputs;
         let x = Matrix::strided(&x[first..], [rows, columns], inputs);
         let block = Matrix::dense(block, outputs);
@@ -35,16 +50,24 @@ pub fn forward(x: &[f32], weight: &FlexTensor, [inputs, outputs]: [usize; 2]) ->
 /// as `x`, what [`forward`] passes back; with an embedding as `weight`, logits.
 pub fn forward_transposed(
     x: &[f32],
-    weight: &FlexTensor,
+    weight: Weights<'_>,
     [outputs, inputs]: [usize; 2],
+    products: Products,
 ) -> Vec<f32> {
-    if let Some(weight) = weight.as_slice::<f32>() {
+    let rows = x.len() / inputs;
+    if rows <= few_rows::MOST {
+        return few_rows::forward_transposed(x, weight, [outputs, inputs]);
+    }
+    #[cfg(target_arch = "x86_64")]
+    if products == Products::BF16 && bf16::available() {
+        return bf16::forward_transposed(x, weight, [outputs, inputs]);
+    }
+    if let Weights::F32(weight) = weight {
         let (x, weight) = (Matrix::dense(x, inputs), Matrix::dense(weight, inputs));
         return product(x, weight.transposed(), Threads::All);
     }
-    let rows = x.len() / inputs;
     let mut out = vec![0.0; rows * outputs];
-    widened(weight, inputs, |first, block| {
+    blocks(weight, inputs, |first, block| {
         let columns = block.len() / inputs;
         let x = Matrix::dense(x, inputs);
         let block = Matrix::dense(block, inputs).transposed();
@@ -64,37 +87,20 @@ pub fn weight_grad(x: &[f32], grads: &[f32], [inputs, outputs]: [usize; 2]) -> V
     product(x, Matrix::dense(grads, outputs), Threads::All)
 }
 
-/// Shows `work` the rows of a dense matrix in half precision, some at a time, in f32: the index of the
-/// first, and the rows.
-fn widened(weight: &FlexTensor, columns: usize, mut work: impl FnMut(usize, &[f32])) {
-    let rows = (BLOCK / columns).max(1);
+/// Shows `work` the rows of a weight, some at a time, in f32: the index of the first, and the rows.
+fn blocks(weight: Weights<'_>, columns: usize, mut work: impl FnMut(usize, &[f32])) {
+    let len = (BLOCK / columns).max(1) * columns;
+    let task = task_len(1);
     let mut block = Vec::new();
-    let mut widen = |len: usize, number: &(dyn Fn(usize) -> f32 + Sync)| {
-        for start in (0..len).step_by(rows * columns) {
-            let end = len.min(start + rows * columns);
-            block.resize(end - start, 0.0f32);
-            let task = task_len(1);
-            block
-                .par_chunks_mut(task)
-                .enumerate()
-                .for_each(|(index, out)| {
-                    let start = start + index * task;
-                    for (offset, out) in out.iter_mut().enumerate() {
-                        *out = number(start + offset);
-                    }
-                });
-            work(start / columns, &block);
-        }
-    };
-    match weight.dtype() {
-        DType::BF16 => {
-            let numbers = weight.as_slice::<bf16>().unwrap_or_default();
-            widen(numbers.len(), &|index| numbers[index].to_f32());
-        }
-        DType::F16 => {
-            let numbers = weight.as_slice::<f16>().unwrap_or_default();
-            widen(numbers.len(), &|index| numbers[index].to_f32());
-        }
-        other => unreachable!("weights in {other:?} take another path"),
+    for start in (0..weight.len()).step_by(len) {
+        block.resize(len.min(weight.len() - start), 0.0);
+        block
+            .par_chunks_mut(task)
+            .enumerate()
+            .for_each_init(Vec::new, |room, (index, out)| {
+                let start = start + index * task;
+                out.copy_from_slice(weight.widened(start..start + out.len(), room));
+            });
+        work(start / columns, &block);
     }
 }

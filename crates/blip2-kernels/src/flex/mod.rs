@@ -6,21 +6,27 @@
 //! choose: these operations for f32 tensors on `flex`, Burn's own for all others.
 
 mod activation;
+mod adamw;
 mod attention;
 mod autodiff;
+#[cfg(target_arch = "x86_64")]
+mod bf16;
 mod cross_entropy;
 mod dropout;
+mod few_rows;
 mod layer_norm;
 mod linear;
 mod matrix;
 mod vector;
+mod weights;
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Flex, backend_extension};
 use burn::tensor::{Bytes, DType, Shape};
 use burn_flex::{FlexTensor, Layout};
 
-use crate::{Activation, DropoutSeed};
+use self::weights::Weights;
+use crate::{Activation, AdamWStep, DropoutSeed, Products};
 
 /// The operations. All tensors but weights are f32.
 #[backend_extension(Flex, Autodiff)]
@@ -31,6 +37,7 @@ pub trait Kernels: Backend {
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         activation: Activation,
+        products: Products,
     ) -> FloatTensor<Self>;
 
     /// `x · weightᵀ`: `[rows, width]`, `[vocabulary, width]`.
@@ -64,6 +71,18 @@ pub trait Kernels: Backend {
         logits: FloatTensor<Self>,
         ids: Vec<usize>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// A weight and its moments after a step of AdamW; not differentiated.
+    fn fused_adamw(
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// The sum of squares, `[1]`; not differentiated.
+    fn fused_squared_sum(x: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
 impl Kernels for Flex {
@@ -72,8 +91,9 @@ impl Kernels for Flex {
         weight: FlexTensor,
         bias: FlexTensor,
         activation: Activation,
+        products: Products,
     ) -> FlexTensor {
-        let (mut out, shape) = affine(&dense(x), &dense(weight));
+        let (mut out, shape) = affine(&dense(x), &dense(weight), products);
         activation::add_bias(&mut out, numbers(&dense(bias)), activation);
         tensor(out, shape)
     }
@@ -83,7 +103,8 @@ impl Kernels for Flex {
         let weight = dense(weight);
         let shape = [x.layout().shape()[0], weight.layout().shape()[0]];
         let dims = weight.layout().shape().dims();
-        let out = linear::forward_transposed(numbers(&x), &weight, dims);
+        let out =
+            linear::forward_transposed(numbers(&x), Weights::of(&weight), dims, Products::F32);
         tensor(out, Shape::from(shape))
     }
 
@@ -123,13 +144,37 @@ impl Kernels for Flex {
         let loss = cross_entropy::loss(owned(&mut logits), &ids);
         (tensor(vec![loss], Shape::from([1])), logits)
     }
+
+    fn fused_adamw(
+        weight: FlexTensor,
+        grad: FlexTensor,
+        first: FlexTensor,
+        second: FlexTensor,
+        step: AdamWStep,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let (mut weight, grad) = (dense(weight), dense(grad));
+        let (mut first, mut second) = (dense(first), dense(second));
+        adamw::step(
+            owned(&mut weight),
+            numbers(&grad),
+            owned(&mut first),
+            owned(&mut second),
+            step,
+        );
+        (weight, first, second)
+    }
+
+    fn fused_squared_sum(x: FlexTensor) -> FlexTensor {
+        let sum = adamw::squared_sum(numbers(&dense(x)));
+        tensor(vec![sum], Shape::from([1]))
+    }
 }
 
 /// `x · weight`, and its shape.
-fn affine(x: &FlexTensor, weight: &FlexTensor) -> (Vec<f32>, Shape) {
+fn affine(x: &FlexTensor, weight: &FlexTensor, products: Products) -> (Vec<f32>, Shape) {
     let rows = x.layout().shape()[0];
     let dims: [usize; 2] = weight.layout().shape().dims();
-    let out = linear::forward(numbers(x), weight, dims);
+    let out = linear::forward(numbers(x), Weights::of(weight), dims, products);
     (out, Shape::from([rows, dims[1]]))
 }
 

@@ -35,7 +35,7 @@ pub fn task_len(columns: usize) -> usize {
 }
 
 /// Lanes of sums and maxima. Fixed, so that every processor adds in the same order.
-const LANES: usize = 16;
+pub const LANES: usize = 16;
 
 /// The sum of `term(i)` over `0..len`.
 #[inline(always)]

@@ -4,7 +4,7 @@ use burn::backend::Dispatch;
 use burn::tensor::{DType, Device, Tensor};
 
 use crate::flex::Kernels;
-use crate::{Activation, DropoutSeed};
+use crate::{Activation, AdamWStep, DropoutSeed, Products};
 
 /// Whether the operations take `x`: f32 on `flex`.
 pub fn takes<const D: usize>(x: &Tensor<D>) -> bool {
@@ -38,6 +38,7 @@ pub fn linear(
         weight.into_dispatch(),
         bias.into_dispatch(),
         activation,
+        Products::current(),
     );
     Tensor::<2>::from_dispatch(out).reshape([batch, tokens, outputs])
 }
@@ -98,6 +99,29 @@ pub fn cross_entropy(logits: Tensor<2>, ids: &[i64]) -> (Tensor<1>, Tensor<2>) {
     let ids = ids.iter().map(|&id| id as usize).collect();
     let (loss, slopes) = Dispatch::fused_cross_entropy(logits.into_dispatch(), ids);
     (Tensor::from_dispatch(loss), Tensor::from_dispatch(slopes))
+}
+
+/// See [`AdamWStep::apply`].
+pub fn adamw<const D: usize>(
+    weight: Tensor<D>,
+    grad: Tensor<D>,
+    [first, second]: [Tensor<D>; 2],
+    step: AdamWStep,
+) -> (Tensor<D>, [Tensor<D>; 2]) {
+    let (weight, first, second) = Dispatch::fused_adamw(
+        weight.into_dispatch(),
+        grad.into_dispatch(),
+        first.into_dispatch(),
+        second.into_dispatch(),
+        step,
+    );
+    let moments = [Tensor::from_dispatch(first), Tensor::from_dispatch(second)];
+    (Tensor::from_dispatch(weight), moments)
+}
+
+/// See [`crate::squared_sum`].
+pub fn squared_sum<const D: usize>(x: Tensor<D>) -> Tensor<1> {
+    Tensor::from_dispatch(Dispatch::fused_squared_sum(x.into_dispatch()))
 }
 
 #[cfg(test)]

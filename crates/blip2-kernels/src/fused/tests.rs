@@ -251,24 +251,100 @@ fn draws_follow_the_seed_of_the_device() {
     assert_ne!(draw(3), draw(4));
 }
 
-/// Weights in half precision give what their widened numbers give: several blocks, forward and back.
+/// Weights in half precision give what their widened numbers give, for few rows and for many: several
+/// blocks, forward and back.
 #[test]
 fn weights_in_half_precision_are_widened() {
-    for dtype in [FloatDType::F16, FloatDType::BF16] {
+    let precisions = [FloatDType::F16, FloatDType::BF16];
+    for (dtype, rows) in precisions
+        .into_iter()
+        .flat_map(|dtype| [(dtype, 9), (dtype, 40)])
+    {
         let narrow = random([700, 500]).mul_scalar(0.05).inner().cast(dtype);
         let wide = Tensor::from_inner(narrow.clone().cast(FloatDType::F32));
         let bias = random([500]);
         compare(
-            [random([1, 9, 700])],
+            [random([1, rows, 700])],
             |[x]| linear(x, narrow.clone(), Some(bias.clone()), Activation::Relu),
             |[x]| linear(x, wide.clone(), Some(bias.clone()), Activation::Relu),
         );
         compare(
-            [random([9, 500])],
+            [random([rows, 500])],
             |[x]| logits(x, narrow.clone()),
             |[x]| logits(x, wide.clone()),
         );
     }
+}
+
+/// A row gives the same bits alone and among others, so a batch captions as its images do alone.
+#[test]
+fn few_rows_do_not_depend_on_each_other() {
+    let x = random([1, 11, 300]).inner();
+    let weight = random([300, 70]).inner();
+    let bits = |x: Tensor<3>| -> Vec<u32> {
+        let [_, rows, width] = x.dims();
+        let out = linear(x.clone(), weight.clone(), None, Activation::None);
+        let logits = logits(x.reshape([rows, width]), weight.clone().transpose());
+        let numbers = [out.into_data(), logits.into_data()];
+        let numbers = numbers.iter().flat_map(|data| data.iter::<f32>());
+        numbers.map(f32::to_bits).collect()
+    };
+    let all = bits(x.clone());
+    for row in 0..11 {
+        let alone = bits(x.clone().narrow(1, row, 1));
+        assert_eq!(alone[..70], all[70 * row..70 * (row + 1)], "{row}");
+        assert_eq!(alone[70..], all[70 * (11 + row)..70 * (12 + row)], "{row}");
+    }
+}
+
+/// With products in bfloat16, a layer gives what f32 products of the rounded numbers give (on processors
+/// without them, of the numbers themselves), whatever the weights are kept in.
+#[test]
+fn products_in_bfloat16_round_both_sides() {
+    let rounded = |x: Tensor<2>| x.cast(FloatDType::BF16).cast(FloatDType::F32);
+    for [rows, inputs, outputs] in [[70, 33, 49], [131, 64, 48], [40, 1, 1], [64, 200, 150]] {
+        let x = random([rows, inputs]).inner();
+        let weight = random([inputs, outputs]).inner();
+        let slope = random([rows, outputs]).inner();
+        let run = |weight: Tensor<2>, products: Products| {
+            let leaf = Tensor::from_inner(x.clone()).require_grad();
+            let out = products
+                .during(|| linear(leaf.clone().unsqueeze(), weight, None, Activation::None));
+            let out = out.squeeze_dim::<2>(0);
+            let value = out.clone().inner();
+            let grads = (out * Tensor::from_inner(slope.clone())).sum().backward();
+            (value, leaf.grad(&grads).expect("a gradient"))
+        };
+        let narrow = weight.clone().cast(FloatDType::BF16);
+        let (value, grad) = run(weight.clone(), Products::BF16);
+        let (narrow_value, narrow_grad) = run(narrow, Products::BF16);
+        assert_close(
+            value.clone().into_data(),
+            narrow_value.into_data(),
+            "value, narrow",
+        );
+        assert_close(
+            grad.clone().into_data(),
+            narrow_grad.into_data(),
+            "gradient, narrow",
+        );
+        let (plain, plain_grad) = run(weight.clone(), Products::F32);
+        let (exact, exact_grad) = match value
+            .clone()
+            .equal(plain.clone())
+            .all()
+            .into_scalar::<bool>()
+        {
+            true => (plain, plain_grad),
+            false => (
+                rounded(x.clone()).matmul(rounded(weight.clone())),
+                rounded(slope.clone()).matmul(rounded(weight.clone()).transpose()),
+            ),
+        };
+        assert_close(value.into_data(), exact.into_data(), "value");
+        assert_close(grad.into_data(), exact_grad.into_data(), "gradient");
+    }
+    assert_eq!(Products::current(), Products::F32);
 }
 
 #[test]
@@ -280,4 +356,15 @@ fn what_they_do_not_take_goes_another_way() {
     assert!(!takes(&half) && takes_weight(&half));
     assert!(!takes_weight(&Tensor::from_inner(half).require_grad()));
     assert!(!takes_weight(&x.cast(FloatDType::F64)));
+}
+
+#[test]
+fn squares_are_summed() {
+    let x = random([300, 201]).inner();
+    let expected: f32 = x.clone().square().sum().into_scalar();
+    let found: f32 = squared_sum(x).into_scalar();
+    assert!(
+        (found - expected).abs() < TOLERANCE * expected,
+        "{found} {expected}"
+    );
 }

@@ -102,7 +102,7 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
     let progress = bytes_bar("writing");
     let from = model_path::find(&args.from, Needed::Checkpoint)?;
     let files = if RunFolder::is_at(&from) {
-        let loaded = load(&from, TowerDType::F32, device)?;
+        let loaded = load(&from, TowerDType::F32, None, device)?;
         let (model, generation) = (&loaded.model, &loaded.generation);
         let mut generation = generation.clone();
         generation.eos_token_ids = model.eos_token_ids().to_vec();

@@ -10,7 +10,7 @@ use blip2_eval::Scores;
 use burn::tensor::Device;
 use serde::Serialize;
 
-use super::model::{TowerDType, load};
+use super::model::{TowerDType, TowerProducts, load};
 use super::{bar, json, metrics, result_line};
 use crate::RunError;
 use crate::data::{read_split, references};
@@ -49,6 +49,9 @@ pub(super) struct Args {
     /// In what precision the frozen towers of an imported model are kept.
     #[arg(long, value_enum, default_value_t = TowerDType::Stored)]
     dtype: TowerDType,
+    /// In what precision the towers multiply; bf16 is faster on processors with AVX-512 BF16.
+    #[arg(long, value_enum)]
+    compute: Option<TowerProducts>,
     /// One JSON object.
     #[arg(long)]
     json: bool,
@@ -79,7 +82,7 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
     } else {
         Some(args.metrics.scorer(&references(&samples))?)
     };
-    let mut loaded = load(&args.model, args.dtype, device)?;
+    let mut loaded = load(&args.model, args.dtype, args.compute, device)?;
     let generation = args.generation.apply(&loaded.generation, 1)?;
     if let Some(prompt) = &args.prompt {
         loaded.model = loaded.model.with_prompt(prompt);

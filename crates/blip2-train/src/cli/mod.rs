@@ -63,7 +63,13 @@ pub fn main() -> ExitCode {
         }
     };
     logging::install();
-    match run(cli) {
+    // Parallel work that begins outside of rayon's pool is handed to it by way of the system, some
+    // thousand times a second in training; inside, it begins at once.
+    let result = match rayon::ThreadPoolBuilder::new().build() {
+        Ok(pool) => pool.install(|| run(cli)),
+        Err(_) => run(cli),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");

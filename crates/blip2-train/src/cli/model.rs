@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use blip2::checkpoint::{Import, Precision};
-use blip2::{Blip2Caption, Blip2CaptionConfig};
+use blip2::{Blip2Caption, Blip2CaptionConfig, Compute, TowerCompute};
 use blip2_data::DataError;
 use blip2_data::transforms::{ImageProcessor, ImageProcessorConfig};
 use blip2_lm::GenerationConfig;
@@ -33,7 +33,7 @@ pub(super) struct LoadedModel {
     pub num_workers: usize,
 }
 
-/// In what precision the matrices of frozen towers are kept. They compute in f32 all the same.
+/// In what precision the matrices of frozen towers are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum TowerDType {
     /// As the checkpoint has them.
@@ -57,12 +57,43 @@ impl TowerDType {
     }
 }
 
+/// In what precision the towers multiply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum TowerProducts {
+    /// 32 bits.
+    F32,
+    /// bfloat16, with sums in 32 bits.
+    Bf16,
+}
+
+impl TowerProducts {
+    fn compute(self) -> TowerCompute {
+        let both = match self {
+            Self::F32 => Compute::F32,
+            Self::Bf16 => Compute::BF16,
+        };
+        TowerCompute {
+            vision_backbone: both,
+            text_backbone: both,
+        }
+    }
+}
+
 /// Loads the best checkpoint of a run, or any other checkpoint, on the plain device.
 pub(super) fn load(
     path: &Path,
     dtype: TowerDType,
+    compute: Option<TowerProducts>,
     device: &Device,
 ) -> Result<LoadedModel, RunError> {
+    let mut loaded = load_as_it_is(path, dtype, device)?;
+    if let Some(compute) = compute {
+        loaded.model = loaded.model.with_compute(compute.compute());
+    }
+    Ok(loaded)
+}
+
+fn load_as_it_is(path: &Path, dtype: TowerDType, device: &Device) -> Result<LoadedModel, RunError> {
     let path = model_path::find(path, Needed::Checkpoint)?;
     if RunFolder::is_at(&path) {
         return Ok(from_run(load_run(&path, device)?)?);

@@ -46,6 +46,14 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
     };
     super::logging::to_run(&start.folder)?;
     eprintln!("run folder: {}", start.folder.path().display());
+    if args.resume.is_some() {
+        let from = match &start.resume {
+            Some(found) => format!("going on after step {}", found.state.step),
+            None => "no checkpoint yet: starting from the beginning".into(),
+        };
+        eprintln!("{from}");
+        tracing::info!("{from}");
+    }
     let stop = StopSignal::install()?;
     crate::train::run(start, device, &stop)
 }

@@ -1,7 +1,7 @@
 //! Computes a cache, or finds the one that an earlier run left.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use blip2::Blip2Caption;
 use blip2_data::DataError;
@@ -49,6 +49,7 @@ pub struct Cached<'a> {
 /// right name, or a request to stop.
 pub fn cache(config: &FeaturesConfig, cached: &Cached<'_>) -> Result<FeatureStore, RunError> {
     let architecture = &cached.model.architecture().vision;
+    let products = cached.model.compute().vision_backbone;
     let layout = Layout {
         images: cached.count,
         views: cached.views,
@@ -57,7 +58,9 @@ pub fn cache(config: &FeaturesConfig, cached: &Cached<'_>) -> Result<FeatureStor
         dtype: config.dtype,
     };
     let origin = Origin {
-        vision_backbone: sha256(format!("{architecture:?} {}", cached.vision_sha256).as_bytes()),
+        vision_backbone: sha256(
+            format!("{architecture:?} {products:?} {}", cached.vision_sha256).as_bytes(),
+        ),
         transforms: sha256(format!("{} {}", cached.transforms, cached.views).as_bytes()),
         images: cached.images_sha256.to_string(),
     };
@@ -81,7 +84,6 @@ pub fn cache(config: &FeaturesConfig, cached: &Cached<'_>) -> Result<FeatureStor
         writer.finish(&kept)?;
     }
     let (file, start, kept) = file::open(&path, &layout, &origin)?;
-    let file = Mutex::new(file);
     Ok(FeatureStore::new(
         layout,
         Rows::File { path, file, start },
@@ -144,7 +146,6 @@ fn compute(
     let loader = PrefetchLoader::new(Arc::new(source), options, &cached.settings.device);
     let bar = crate::cli::bar(&format!("features of {}", cached.split));
     bar.set_length(total as u64);
-    let tower = cached.model.vision_backbone.get();
     let row_len = layout.row_len();
     let absent = vec![0; row_len];
     let mut kept = vec![false; layout.images];
@@ -152,10 +153,7 @@ fn compute(
     for batch in loader.iter() {
         cached.settings.stop.check(None)?;
         let (images, items) = batch.map_err(|error| RunError::Training(error.to_string()))?;
-        let ImageInput::Pixels(images) = images else {
-            unreachable!("pixel sources give pixels")
-        };
-        let embeds = tower.forward(images).into_data();
+        let embeds = cached.model.image_embeds(images).into_data();
         let embeds = embeds.convert_dtype(layout.dtype.dtype());
         for (row, item) in embeds.as_bytes().chunks_exact(row_len).zip(items) {
             while done < item {

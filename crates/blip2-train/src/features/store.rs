@@ -1,9 +1,7 @@
 //! Embeddings by image and view, from memory or from a file.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 
 use blip2_data::DataError;
 use blip2_data::images::{ImageInput, ImageSource, Look};
@@ -20,13 +18,13 @@ pub struct FeatureStore {
 }
 
 /// Files are read at positions rather than memory-mapped: the system keeps what is read often in
-/// memory in both cases, but a mapped file that is cut ends the process.
+/// memory in both cases, but a mapped file that is cut, or whose disk fails, ends the process.
 #[derive(Debug)]
 pub(super) enum Rows {
     Memory(Vec<u8>),
     File {
         path: PathBuf,
-        file: Mutex<File>,
+        file: File,
         start: u64,
     },
 }
@@ -45,17 +43,37 @@ impl FeatureStore {
             Rows::File { path, file, start } => {
                 let filled = bytes.len();
                 bytes.resize(filled + len, 0);
-                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-                file.seek(SeekFrom::Start(start + at as u64))
-                    .and_then(|_| file.read_exact(&mut bytes[filled..]))
-                    .map_err(|source| DataError::Io {
+                read_at(file, &mut bytes[filled..], start + at as u64).map_err(|source| {
+                    DataError::Io {
                         path: path.clone(),
                         source,
-                    })?;
+                    }
+                })?;
             }
         }
         Ok(())
     }
+}
+
+/// Fills `bytes` from position `at` of `file`; several threads may do so at once.
+#[cfg(unix)]
+fn read_at(file: &File, bytes: &mut [u8], at: u64) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, at)
+}
+
+/// As above.
+#[cfg(windows)]
+fn read_at(file: &File, mut bytes: &mut [u8], mut at: u64) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        match std::os::windows::fs::FileExt::seek_read(file, bytes, at)? {
+            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            read => {
+                bytes = &mut bytes[read..];
+                at += read as u64;
+            }
+        }
+    }
+    Ok(())
 }
 
 impl ImageSource for FeatureStore {

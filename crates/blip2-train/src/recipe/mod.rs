@@ -178,11 +178,8 @@ impl Recipe {
             ("schedule.lr", schedule.lr),
             ("schedule.min_lr", schedule.min_lr),
             ("schedule.warmup_lr", schedule.warmup_lr),
-            ("optimizer.eps", f64::from(self.optimizer.eps)),
-            (
-                "optimizer.weight_decay",
-                f64::from(self.optimizer.weight_decay),
-            ),
+            ("optimizer.eps", self.optimizer.eps),
+            ("optimizer.weight_decay", self.optimizer.weight_decay),
             (
                 "optimizer.clip_grad_norm",
                 self.optimizer.clip_grad_norm.unwrap_or(0.0),

@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct OptimizerConfig {
     /// The decay rates of the moments.
-    pub betas: [f32; 2],
+    pub betas: [f64; 2],
     /// Added to the root of the second moment.
-    pub eps: f32,
+    pub eps: f64,
     /// Decoupled weight decay.
-    pub weight_decay: f32,
+    pub weight_decay: f64,
     /// Decays one-dimensional parameters too, as mmengine does without `paramwise_cfg`.
     #[serde(default)]
     pub decay_1d: bool,
@@ -83,7 +83,7 @@ pub struct TrainConfig {
     #[serde(default)]
     pub checkpoint_every: usize,
     /// Newest checkpoints that are kept.
-    #[serde(default = "one")]
+    #[serde(default = "two")]
     pub keep_last: usize,
     /// Checkpoints with the best validation scores that are kept besides.
     #[serde(default = "one")]
@@ -102,6 +102,11 @@ pub struct TrainConfig {
 
 fn one() -> usize {
     1
+}
+
+/// Should the newest turn out damaged, there is one before it.
+fn two() -> usize {
+    2
 }
 
 fn five() -> usize {

@@ -8,9 +8,6 @@ use super::PartRow;
 /// Bytes of an f32.
 const F32: usize = 4;
 
-/// The row of the language model.
-const LANGUAGE_MODEL: &str = "text_backbone";
-
 /// Text tokens of a caption, for the estimate.
 const TEXT_TOKENS: usize = 32;
 
@@ -23,13 +20,13 @@ pub struct Estimate {
     pub caption: usize,
 }
 
-/// Estimates from the parameters and the largest activations.
+/// Estimates from the parameters and the largest activations, for the CPU backend.
 ///
 /// Frozen parts are kept in `towers`, trained ones in f32 with a gradient and two moments. The
 /// Q-Former and the language model keep what their backward passes need: per layer and token about
-/// 16 values a channel (projections, attention's output, the feed-forward's four) and the weights
-/// of attention. A frozen language model in half precision is widened on its way, and the backward
-/// pass keeps what was widened. A frozen image encoder keeps nothing.
+/// 16 values a channel (projections, attention's output, the feed-forward's four). Attention weights and
+/// widened matrices are made again for the gradient; other backends keep them. A frozen image encoder
+/// keeps nothing.
 pub fn memory(
     rows: &[PartRow],
     architecture: &Architecture,
@@ -49,32 +46,18 @@ pub fn memory(
         .filter(|row| !row.frozen)
         .map(|row| row.params * F32)
         .sum();
-    let embedding = architecture.text.vocab_size * architecture.text.word_embed_proj_dim;
-    let widened: usize = rows
-        .iter()
-        .filter(|row| row.frozen && row.name == LANGUAGE_MODEL && bytes < F32)
-        // The loss widens the embedding a block at a time and keeps none of it.
-        .map(|row| row.params.saturating_sub(embedding) * F32)
-        .sum();
-    let layers = |layers: usize, tokens: usize, width: usize, heads: usize| {
-        layers * tokens * (16 * width + tokens * heads) * F32
-    };
+    let layers = |layers: usize, tokens: usize, width: usize| layers * tokens * 16 * width * F32;
     let (qformer, text) = (&architecture.qformer, &architecture.text);
     let queries = qformer.num_query_tokens;
-    let activations = layers(
-        qformer.num_hidden_layers,
-        queries,
-        qformer.hidden_size,
-        qformer.num_attention_heads,
-    ) + layers(
-        text.num_hidden_layers,
-        queries + TEXT_TOKENS,
-        text.hidden_size,
-        text.num_attention_heads,
-    );
+    let activations = layers(qformer.num_hidden_layers, queries, qformer.hidden_size)
+        + layers(
+            text.num_hidden_layers,
+            queries + TEXT_TOKENS,
+            text.hidden_size,
+        );
     let image = architecture.vision.num_tokens() * 8 * architecture.vision.hidden_size * F32;
     Estimate {
-        train: weights + widened + 3 * trained + batch_size * (activations + image),
+        train: weights + 3 * trained + batch_size * (activations + image),
         caption: weights + image,
     }
 }

@@ -1,8 +1,9 @@
 //! Checkpoints: `checkpoints/step-N/` with the trained weights, the optimizer and the position.
 //!
 //! A checkpoint is written under a temporary name, synced and renamed, so that a kill at any
-//! moment leaves either the old checkpoints or the old ones and a whole new one. Frozen towers are
-//! not in it: the recipe names their files.
+//! moment leaves either the old checkpoints or the old ones and a whole new one. One that is written
+//! again is put aside until the new one is there. Frozen towers are not in it: the recipe names their
+//! files.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -22,6 +23,9 @@ pub(super) const MODEL: &str = "model.bpk";
 pub(super) const OPTIMIZER: &str = "optimizer.bpk";
 pub(super) const AVERAGE: &str = "average.bpk";
 const STATE: &str = "state.json";
+/// Ends of the hidden names of a checkpoint that is being written, and of the one it replaces.
+const NEW: &str = ".tmp";
+const OLD: &str = ".old";
 
 /// Everything of a run's state that is not a tensor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -201,7 +205,12 @@ pub fn latest(folder: &RunFolder) -> Result<Option<Found>, RunError> {
     let mut last = None;
     for step in steps(folder)?.into_iter().rev() {
         match open(&path_of(folder, step)) {
-            Ok(found) => return Ok(Some(found)),
+            Ok(found) => {
+                if last.is_some() {
+                    tracing::warn!("the checkpoint of step {step}, which is whole, is used");
+                }
+                return Ok(Some(found));
+            }
             Err(error) => {
                 tracing::warn!("{error}; trying the one before it");
                 last = Some(error);
@@ -262,14 +271,10 @@ pub fn write(
     keep_last: usize,
 ) -> Result<(), RunError> {
     let path = path_of(folder, state.step);
-    let temporary = folder
-        .checkpoints()
-        .join(format!(".step-{}.tmp", state.step));
-    let io = RunError::io(path.clone());
+    let temporary = hidden(folder, state.step, NEW);
+    let old = hidden(folder, state.step, OLD);
     let mut write = || -> std::io::Result<()> {
-        if temporary.exists() {
-            fs::remove_dir_all(&temporary)?;
-        }
+        remove(&temporary)?;
         fs::create_dir_all(&temporary)?;
         state.sha256.clear();
         for (name, bytes) in &captured.files {
@@ -277,18 +282,63 @@ pub fn write(
             state.sha256.insert(name.to_string(), sha256);
         }
         save(&temporary.join(STATE), &serde_json::to_vec_pretty(&state)?)?;
+        File::open(&temporary)?.sync_all()?;
         if path.exists() {
-            fs::remove_dir_all(&path)?;
+            fs::rename(&path, &old)?;
         }
         fs::rename(&temporary, &path)?;
-        File::open(folder.checkpoints())?.sync_all()
+        File::open(folder.checkpoints())?.sync_all()?;
+        remove(&old)
     };
-    write().map_err(io)?;
+    if let Err(error) = write() {
+        // Half a checkpoint takes room that the next one may need.
+        let _ = remove(&temporary);
+        return Err(RunError::io(path)(error));
+    }
     remove_old(folder, &state, keep_last)
 }
 
+/// Puts back what a kill left aside while a checkpoint was written again, and clears half ones away.
+///
+/// # Errors
+///
+/// If the folder can't be changed.
+pub fn recover(folder: &RunFolder) -> Result<(), RunError> {
+    let checkpoints = folder.checkpoints();
+    let Ok(entries) = fs::read_dir(&checkpoints) else {
+        return Ok(());
+    };
+    let recover = |name: &str| -> std::io::Result<()> {
+        let aside = checkpoints.join(name);
+        let Some(shown) = name.strip_prefix('.') else {
+            return Ok(());
+        };
+        match shown.strip_suffix(OLD).map(|name| checkpoints.join(name)) {
+            Some(path) if !path.exists() => fs::rename(&aside, &path),
+            Some(_) => remove(&aside),
+            None if shown.ends_with(NEW) => remove(&aside),
+            None => Ok(()),
+        }
+    };
+    for entry in entries.flatten() {
+        if let Some(name) = entry.file_name().to_str() {
+            recover(name).map_err(RunError::io(entry.path()))?;
+        }
+    }
+    Ok(())
+}
+
+fn remove(folder: &Path) -> std::io::Result<()> {
+    match folder.exists() {
+        true => fs::remove_dir_all(folder),
+        false => Ok(()),
+    }
+}
+
 fn remove_old(folder: &RunFolder, state: &State, keep_last: usize) -> Result<(), RunError> {
-    let steps = steps(folder)?;
+    let mut steps = steps(folder)?;
+    // Later ones are damaged: this run has gone on from before them.
+    steps.retain(|&step| step <= state.step);
     let kept_from = steps.len().saturating_sub(keep_last);
     for &step in &steps[..kept_from] {
         if !state.best.iter().any(|best| best.step == step) {
@@ -318,6 +368,10 @@ fn steps(folder: &RunFolder) -> Result<Vec<usize>, RunError> {
 
 fn path_of(folder: &RunFolder, step: usize) -> PathBuf {
     folder.checkpoints().join(format!("step-{step}"))
+}
+
+fn hidden(folder: &RunFolder, step: usize, end: &str) -> PathBuf {
+    folder.checkpoints().join(format!(".step-{step}{end}"))
 }
 
 fn save(path: &Path, bytes: &[u8]) -> std::io::Result<String> {

@@ -1,10 +1,12 @@
-//! Ctrl-C and SIGTERM: the first asks the run to save and stop, the second ends it at once.
+//! Ctrl-C, SIGTERM and the end of a terminal's session: the first asks the run to save and stop, the second ends it at once.
 
 use std::io::IsTerminal;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once};
 
+#[cfg(unix)]
+use signal_hook::consts::SIGHUP;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
@@ -18,7 +20,7 @@ pub struct StopSignal {
 }
 
 impl StopSignal {
-    /// Listens for SIGINT and SIGTERM from now on.
+    /// Listens for SIGINT, SIGTERM and SIGHUP from now on.
     ///
     /// # Errors
     ///
@@ -28,7 +30,13 @@ impl StopSignal {
             stop: Arc::default(),
             dashboard: Arc::new(Once::new()),
         };
-        for number in [SIGINT, SIGTERM] {
+        let signals = [
+            SIGINT,
+            SIGTERM,
+            #[cfg(unix)]
+            SIGHUP,
+        ];
+        for number in signals {
             // Registered first, so that it acts on the second signal only.
             flag::register_conditional_shutdown(number, 130, signal.stop.clone())
                 .and_then(|_| flag::register(number, signal.stop.clone()))

@@ -139,6 +139,13 @@ impl MetricsFile {
         }
     }
 
+    /// Has the system write what it holds of the file, for a checkpoint counts on its lines.
+    pub fn sync(&self) {
+        if let Err(error) = self.file.sync_data() {
+            tracing::error!("{}: {error}", self.path.display());
+        }
+    }
+
     fn write_waiting(&mut self) -> std::io::Result<()> {
         let whole = self.file.metadata()?.len();
         let written = self.file.write_all(self.waiting.as_bytes());

@@ -177,10 +177,14 @@ where
             };
             self.train_event(LearnerEvent::EndEpoch(epoch))?;
 
+            let best = self.state.best.clone();
             self.state.scored(score, self.run.recipe.train.keep_best);
             self.state.epoch = epoch + 1;
             self.state.batch = 0;
-            self.checkpoint()?;
+            if !self.checkpoint()? {
+                // What is not on disk must not push out what is.
+                self.state.best = best;
+            }
         }
         Ok(false)
     }
@@ -220,6 +224,8 @@ where
                 .train_batch(batch.clone())
                 .map_err(|error| RunError::Training(error.to_string()))?;
             if !output.item.loss.is_finite() && broken.is_none() {
+                // The same dropout once more.
+                run.device.seed(mix(run.recipe.seed, self.state.step));
                 broken = Some(first_tensor(&model, batch));
             }
             pending.push(output.item);
@@ -327,15 +333,13 @@ where
         )))
     }
 
-    /// Saves the state. A full disk must not end a run that can go on: the old checkpoints stay.
-    /// Nor are weights saved that are not finite: the last good ones stay.
-    fn checkpoint(&mut self) -> Result<(), RunError> {
-        if self.state.non_finite > 0
-            && let Some(path) = finite::first_weight(&self.learner.model())
-        {
+    /// Saves the state; false if it could not. A full disk must not end a run that can go on: the old
+    /// checkpoints stay. Nor are weights saved that are not finite: the last good ones stay.
+    fn checkpoint(&mut self) -> Result<bool, RunError> {
+        if let Some(path) = finite::first_weight(&self.learner.model()) {
             let step = self.state.step;
             tracing::error!("step {step} is not saved: the weight {path} is not finite");
-            return Ok(());
+            return Ok(false);
         }
         let mut captured = self
             .capture
@@ -344,6 +348,7 @@ where
             captured = captured.with_average(average.model().clone())?;
         }
         self.state.metrics_lines = self.metrics.lines();
+        self.metrics.sync();
         let keep_last = self.run.recipe.train.keep_last;
         if let Err(error) =
             checkpoint::write(&self.run.folder, captured, self.state.clone(), keep_last)
@@ -352,8 +357,9 @@ where
                 "the checkpoint of step {} is not saved: {error}",
                 self.state.step
             );
+            return Ok(false);
         }
-        Ok(())
+        Ok(true)
     }
 
     fn train_event(&mut self, event: LearnerEvent<StepOutput>) -> Result<(), RunError> {

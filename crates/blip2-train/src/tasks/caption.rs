@@ -40,11 +40,16 @@ impl Task for CaptionTask {
         {
             return Some("images".into());
         }
-        let stages = self.model.stages(batch.images);
-        let (name, _) = stages
-            .into_iter()
-            .find(|(_, tensor)| !is_finite(tensor.clone()))?;
-        Some(name.to_string())
+        let mut first = None;
+        let traced = self
+            .model
+            .trace(batch.images, &batch.samples, &mut |name, tensor| {
+                if first.is_none() && !is_finite(tensor.clone()) {
+                    first = Some(name.to_string());
+                }
+            });
+        // A batch that can't be traced had no loss either.
+        traced.ok().and(first)
     }
 
     fn trained_vision_layers(&self) -> Option<usize> {

@@ -14,7 +14,7 @@ pub use scores::{ConstantCaption, FinalScores};
 
 use self::images::{Images, Pixels, Splits};
 use self::scores::{Finish, ValWatch};
-use super::{Start, Training, fit};
+use super::{Start, Training, check_batch_size, fit};
 use crate::RunError;
 use crate::data::{eval_loader, train_loader};
 use crate::evaluate::EvalSettings;
@@ -32,6 +32,7 @@ pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<()
     };
     let skips = SkipLog::new(recipe.data.on_error);
     let splits = Splits::read(recipe, &skips)?;
+    check_batch_size(recipe, recipe.data.captions.items(&splits.train).len())?;
     let processor = model_config.data_preprocessor.init()?;
     let autodiff = device.clone().autodiff();
     let mut model = model_config.init(&autodiff)?;

@@ -1,0 +1,79 @@
+//! The numbers of a weight in any precision.
+
+use std::ops::Range;
+
+use burn::tensor::{DType, bf16, f16};
+use burn_flex::FlexTensor;
+use half::slice::HalfFloatSliceExt;
+
+use super::vector::{Vectorized, vectorized};
+
+/// The numbers of a dense matrix.
+#[derive(Debug, Clone, Copy)]
+pub enum Weights<'a> {
+    /// 32 bits.
+    F32(&'a [f32]),
+    /// IEEE half precision.
+    F16(&'a [f16]),
+    /// bfloat16.
+    BF16(&'a [bf16]),
+}
+
+impl<'a> Weights<'a> {
+    /// The numbers of `weight`, which must be dense and in one of these precisions.
+    pub fn of(weight: &'a FlexTensor) -> Self {
+        const DENSE: &str = "a dense weight";
+        match weight.dtype() {
+            DType::F32 => Self::F32(weight.as_slice().expect(DENSE)),
+            DType::F16 => Self::F16(weight.as_slice().expect(DENSE)),
+            DType::BF16 => Self::BF16(weight.as_slice().expect(DENSE)),
+            other => unreachable!("weights in {other:?} take another path"),
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::F32(numbers) => numbers.len(),
+            Self::F16(numbers) => numbers.len(),
+            Self::BF16(numbers) => numbers.len(),
+        }
+    }
+
+    /// Those of `range` in f32; widened into `room` if they are narrower.
+    pub fn widened<'b>(&'b self, range: Range<usize>, room: &'b mut Vec<f32>) -> &'b [f32] {
+        // What is there already is written over.
+        room.resize(
+            if matches!(self, Self::F32(_)) {
+                0
+            } else {
+                range.len()
+            },
+            0.0,
+        );
+        match self {
+            Self::F32(numbers) => return &numbers[range],
+            Self::F16(numbers) => numbers[range].convert_to_f32_slice(room),
+            Self::BF16(numbers) => vectorized(Widen {
+                numbers: &numbers[range],
+                out: room,
+            }),
+        }
+        room
+    }
+}
+
+struct Widen<'a> {
+    numbers: &'a [bf16],
+    out: &'a mut [f32],
+}
+
+impl Vectorized for Widen<'_> {
+    #[inline(always)]
+    fn run(self) {
+        for (out, number) in self.out.iter_mut().zip(self.numbers) {
+            // The upper half of an f32; the crate's own conversion looks for NaN first.
+            *out = f32::from_bits(u32::from(number.to_bits()) << 16);
+        }
+    }
+}

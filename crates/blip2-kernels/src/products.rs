@@ -1,0 +1,40 @@
+//! In what precision products are made.
+
+use std::cell::Cell;
+
+/// The precision of the numbers that linear layers multiply. Sums, and everything else, are f32.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Products {
+    /// As they are.
+    #[default]
+    F32,
+    /// Both sides are rounded to bfloat16, where the processor multiplies it (AVX-512 BF16) and there are
+    /// more than a few rows; elsewhere as [`F32`](Self::F32).
+    BF16,
+}
+
+thread_local! {
+    static PRODUCTS: Cell<Products> = const { Cell::new(Products::F32) };
+}
+
+impl Products {
+    /// Runs `work` with linear layers multiplying in this precision, and their gradients for the input
+    /// too. Gradients of weights, attention, norms and logits stay f32.
+    pub fn during<R>(self, work: impl FnOnce() -> R) -> R {
+        /// Puts back what was before, even if `work` panics.
+        struct Restore(Products);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                PRODUCTS.set(self.0);
+            }
+        }
+        let _restore = Restore(PRODUCTS.replace(self));
+        work()
+    }
+
+    /// What [`during`](Self::during) has set for this thread.
+    #[cfg(feature = "flex")]
+    pub(crate) fn current() -> Self {
+        PRODUCTS.get()
+    }
+}
