@@ -183,7 +183,7 @@ pub fn clean_captions(
 /// Bytes that are read at each of three places of an image file to tell it from another one.
 const PIECE: u64 = 4096;
 
-/// SHA-256 over the images of `samples` in order: ids, names, file sizes and [pieces](PIECE) of each
+/// SHA-256 over the images of `samples` in order: ids, names, file sizes and pieces of each
 /// file, for all of COCO would take minutes; in hex.
 pub fn images_sha256(samples: &[Sample]) -> String {
     let pieces: Vec<String> = samples

@@ -241,16 +241,6 @@ fn dropout_has_the_same_mask_in_the_gradient() {
     assert!((mean - 1.0).abs() < 0.06, "{mean}");
 }
 
-#[test]
-fn draws_follow_the_seed_of_the_device() {
-    let draw = |seed| {
-        device().seed(seed);
-        DropoutSeed::draw(&half(), &device())
-    };
-    assert_eq!(draw(3), draw(3));
-    assert_ne!(draw(3), draw(4));
-}
-
 /// Weights in half precision give what their widened numbers give, for few rows and for many: several
 /// blocks, forward and back.
 #[test]
