@@ -6,6 +6,9 @@ use super::worker::Worker;
 /// Runs of each size; the fastest counts, for growth is of the work, not of its disturbances.
 const RUNS: usize = 3;
 
+/// MiB above the peak of loading under which growth is not that of the work: it lies below that peak.
+const HIDDEN: f64 = 32.0;
+
 /// An axis: what grows, the sizes, and the work of a size.
 type Axis = (&'static str, &'static [usize], fn(usize) -> String);
 
@@ -51,11 +54,14 @@ pub fn growth(setup: &Setup) -> Result<(), String> {
         }
         if let [.., (a, time_a, memory_a), (b, time_b, memory_b)] = points.as_slice() {
             let exponent = |before: f64, after: f64| (after / before).ln() / (b / a).ln();
+            let memory = match *memory_a > HIDDEN {
+                true => format!("{:.2}", exponent(*memory_a, *memory_b)),
+                false => "-".into(),
+            };
             println!(
-                "{:>26} {:>10.2} {:>10.2}",
+                "{:>26} {:>10.2} {memory:>10}",
                 "exponent at the end",
                 exponent(*time_a, *time_b),
-                exponent(memory_a.max(1.0), memory_b.max(1.0))
             );
         }
     }
