@@ -11,11 +11,11 @@ pub fn takes<const D: usize>(x: &Tensor<D>) -> bool {
     x.dtype() == DType::F32 && x.device() == Device::flex()
 }
 
-/// Whether they take `weight`. In half precision it must not learn: it has no f32 to learn in.
+/// Whether they take `weight`. In half precision it must be frozen: there is no f32 to learn in.
 pub fn takes_weight(weight: &Tensor<2>) -> bool {
     match weight.dtype() {
         DType::F32 => true,
-        DType::F16 | DType::BF16 => !weight.is_require_grad(),
+        DType::F16 | DType::BF16 => !weight.is_autodiff(),
         _ => false,
     }
 }
