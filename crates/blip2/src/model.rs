@@ -241,7 +241,7 @@ impl Blip2Caption {
     ///   `image_embeds`: `[batch, image_tokens, vision_width]`
     /// - returns: `[batch, num_query_tokens, language_model_width]`
     pub fn visual_prefix(&self, images: impl Into<ImageInput>) -> Tensor<3> {
-        self.bridge(self.image_embeds(images))
+        self.visual_prefix_with_taps(images, &mut |_, _| {})
     }
 
     /// What the image encoder makes of the images.
@@ -276,17 +276,5 @@ impl Blip2Caption {
         let prefix = self.vision_neck.forward(query_output);
         tap("vision_neck", &prefix);
         prefix
-    }
-
-    /// LayerNorm, Q-Former and neck: the trained path from image embeddings to the prefix.
-    ///
-    /// # Shapes
-    /// - `image_embeds`: `[batch, image_tokens, vision_width]`
-    /// - returns: `[batch, num_query_tokens, language_model_width]`
-    pub fn bridge(&self, image_embeds: Tensor<3>) -> Tensor<3> {
-        let query_output = self
-            .multimodal_backbone
-            .forward(self.ln_vision.forward(image_embeds));
-        self.vision_neck.forward(query_output)
     }
 }
