@@ -26,22 +26,70 @@ const CHUNK: usize = 1 << 23;
 ///
 /// If there is no token, or `ids` are not as many as `hidden` has rows.
 pub fn tied_cross_entropy(hidden: Tensor<2>, embedding: Tensor<2>, ids: &[i64]) -> Tensor<1> {
-    let [vocabulary, _] = embedding.dims();
-    in_chunks(hidden, embedding, ids, (CHUNK / vocabulary.max(1)).max(1))
+    let chunk = tokens_at_once(&embedding);
+    in_chunks(hidden, embedding, None, ids, chunk)
 }
 
-fn in_chunks(hidden: Tensor<2>, embedding: Tensor<2>, ids: &[i64], chunk: usize) -> Tensor<1> {
+/// As [`tied_cross_entropy`] of `hidden · embeddingᵀ + bias`, with `label_smoothing`: so much of each
+/// target is spread over the whole vocabulary.
+///
+/// # Shapes
+/// - `bias`: `[vocabulary]`
+///
+/// # Panics
+///
+/// As [`tied_cross_entropy`].
+///
+/// Reference: torch's `cross_entropy(…, label_smoothing)`, which LAVIS's Q-Former has at 0.1.
+pub fn smoothed_cross_entropy(
+    hidden: Tensor<2>,
+    embedding: Tensor<2>,
+    bias: Tensor<1>,
+    ids: &[i64],
+    label_smoothing: f64,
+) -> Tensor<1> {
+    let chunk = tokens_at_once(&embedding);
+    let (words, bias_of) = (embedding.clone(), bias.clone());
+    let sharp = in_chunks(hidden.clone(), embedding, Some(bias), ids, chunk);
+    if label_smoothing == 0.0 {
+        return sharp;
+    }
+    // The smoothed loss exceeds the sharp one by the smoothing times (the target's logit less the
+    // mean of all), for which no logits are needed.
+    let at = TensorData::new(ids.to_vec(), [ids.len()]);
+    let at = Tensor::<1, Int>::from_data(at, &hidden.device().inner());
+    let above = words.clone().select(0, at.clone()) - words.mean_dim(0);
+    let above_bias = bias_of.clone().select(0, at) - bias_of.mean();
+    let excess = (hidden * above).sum_dim(1).squeeze_dim::<1>(1) + above_bias;
+    sharp + excess.mean().mul_scalar(label_smoothing)
+}
+
+fn tokens_at_once(embedding: &Tensor<2>) -> usize {
+    let [vocabulary, _] = embedding.dims();
+    (CHUNK / vocabulary.max(1)).max(1)
+}
+
+fn in_chunks(
+    hidden: Tensor<2>,
+    embedding: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    ids: &[i64],
+    chunk: usize,
+) -> Tensor<1> {
     let [tokens, _] = hidden.dims();
     assert_eq!(tokens, ids.len(), "one id for each token");
     assert!(tokens > 0, "the mean of no token");
     let head = Head {
         hidden: hidden.clone().inner(),
         embedding: embedding.clone().inner(),
+        bias: bias.clone().map(Tensor::inner),
         ids,
     };
     let mut sum: Option<Tensor<1>> = None;
     let mut hidden_grads = Vec::new();
     let mut embedding_grad: Option<Tensor<2>> = None;
+    let mut bias_grad: Option<Tensor<1>> = None;
+    let bias = bias.filter(Tensor::is_autodiff);
     for start in (0..tokens).step_by(chunk) {
         let rows = start..(start + chunk).min(tokens);
         let (loss, slopes) = head.loss(rows.clone());
@@ -49,6 +97,10 @@ fn in_chunks(hidden: Tensor<2>, embedding: Tensor<2>, ids: &[i64], chunk: usize)
         if embedding.is_autodiff() {
             let grad = slopes.clone().transpose().matmul(head.hidden(rows));
             embedding_grad = Some(add(embedding_grad, grad));
+        }
+        if bias.is_some() {
+            let grad = slopes.clone().sum_dim(0).squeeze_dim(0);
+            bias_grad = Some(add(bias_grad, grad));
         }
         if hidden.is_autodiff() {
             hidden_grads.push(head.hidden_grad(slopes));
@@ -60,6 +112,9 @@ fn in_chunks(hidden: Tensor<2>, embedding: Tensor<2>, ids: &[i64], chunk: usize)
     }
     if let Some(grad) = embedding_grad {
         loss = with_gradient(loss, embedding, grad);
+    }
+    if let (Some(bias), Some(grad)) = (bias, bias_grad) {
+        loss = with_gradient(loss, bias, grad);
     }
     loss.div_scalar(tokens as f64)
 }
@@ -83,6 +138,7 @@ pub fn with_gradient<const D: usize>(value: Tensor<1>, x: Tensor<D>, grad: Tenso
 struct Head<'a> {
     hidden: Tensor<2>,
     embedding: Tensor<2>,
+    bias: Option<Tensor<1>>,
     ids: &'a [i64],
 }
 
@@ -95,7 +151,10 @@ impl Head<'_> {
     /// The summed cross-entropy of `rows`, and its slopes for their logits, `[rows, vocabulary]`:
     /// the probabilities, less 1 for the id that is scored.
     fn loss(&self, rows: Range<usize>) -> (Tensor<1>, Tensor<2>) {
-        let logits = tied_logits(self.hidden(rows.clone()), self.embedding.clone());
+        let mut logits = tied_logits(self.hidden(rows.clone()), self.embedding.clone());
+        if let Some(bias) = &self.bias {
+            logits = logits + bias.clone().unsqueeze();
+        }
         let ids = &self.ids[rows];
         #[cfg(feature = "flex")]
         if crate::fused::takes(&logits) {
@@ -122,6 +181,7 @@ impl Head<'_> {
 
 #[cfg(test)]
 mod tests {
+    use burn::nn::loss::CrossEntropyLossConfig;
     use burn::tensor::activation::log_softmax;
     use burn::tensor::{Device, Distribution, FloatDType, Tolerance};
     use proptest::prelude::*;
@@ -169,13 +229,43 @@ mod tests {
             let (hidden, embedding) = (random([ids.len(), 6], &device), random([11, 6], &device));
             let expected = differentiate(&hidden, &embedding, |x, weight| whole(x, weight, &ids));
             let chunked = differentiate(&hidden, &embedding, |x, weight| {
-                in_chunks(x, weight, &ids, chunk)
+                in_chunks(x, weight, None, &ids, chunk)
             });
             for (chunked, expected) in chunked.iter().zip(&expected) {
                 // Sums of at most 20 terms near 1, in another order.
                 chunked.assert_approx_eq::<f32>(expected, Tolerance::absolute(1e-5));
             }
         }
+    }
+
+    #[test]
+    fn bias_and_smoothing_give_burns_loss_and_gradients() {
+        let device = Device::default().autodiff();
+        let (hidden, embedding) = (random([7, 6], &device), random([11, 6], &device));
+        let bias = random([1, 11], &device).squeeze_dim::<1>(0).require_grad();
+        let ids = [0, 3, 10, 3, 7, 1, 5];
+        let expected = |hidden: Tensor<2>, embedding: Tensor<2>| {
+            let logits = hidden.matmul(embedding.transpose()) + bias.clone().unsqueeze();
+            let targets = Tensor::<1, Int>::from_data(ids, &device.clone().inner());
+            CrossEntropyLossConfig::new()
+                .with_smoothing(Some(0.1))
+                .init(&device)
+                .forward(logits, targets)
+        };
+        let smoothed = |hidden: Tensor<2>, embedding: Tensor<2>| {
+            smoothed_cross_entropy(hidden, embedding, bias.clone(), &ids, 0.1)
+        };
+        let pairs = differentiate(&hidden, &embedding, expected)
+            .into_iter()
+            .zip(differentiate(&hidden, &embedding, smoothed));
+        for (expected, smoothed) in pairs {
+            // Sums of eleven terms near 1, in another order.
+            smoothed.assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-5));
+        }
+        let bias_gradient = |loss: Tensor<1>| bias.grad(&loss.backward()).unwrap().into_data();
+        let smoothed = bias_gradient(smoothed(hidden.clone(), embedding.clone()));
+        let expected = bias_gradient(expected(hidden, embedding));
+        smoothed.assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-6));
     }
 
     #[test]

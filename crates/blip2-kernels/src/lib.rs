@@ -25,7 +25,7 @@ mod products;
 pub use activation::Activation;
 pub use adamw::{AdamWStep, squared_sum};
 pub use attention::attention;
-pub use cross_entropy::{tied_cross_entropy, with_gradient};
+pub use cross_entropy::{smoothed_cross_entropy, tied_cross_entropy, with_gradient};
 #[cfg(feature = "flex")]
 use dropout::DropoutSeed;
 pub use dropout::dropout;

@@ -3,7 +3,7 @@
 use blip2_kernels::{Activation, attention};
 use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, Linear};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 
 use crate::layer::linear;
 use crate::{QFormerConfig, ResidualOutput};
@@ -18,6 +18,23 @@ pub struct Attention {
     dropout: Dropout,
     output: ResidualOutput,
     num_heads: usize,
+}
+
+/// What attention reads of a context: `[batch, tokens, hidden]` each.
+#[derive(Debug, Clone)]
+pub struct KeyValue {
+    key: Tensor<3>,
+    value: Tensor<3>,
+}
+
+impl KeyValue {
+    /// The rows of the batch at `indices`, which may repeat.
+    pub fn select(&self, indices: Tensor<1, Int>) -> Self {
+        Self {
+            key: self.key.clone().select(0, indices.clone()),
+            value: self.value.clone().select(0, indices),
+        }
+    }
 }
 
 impl Attention {
@@ -46,12 +63,31 @@ impl Attention {
         bias: Option<&Tensor<4>>,
     ) -> Tensor<3> {
         let context = context.unwrap_or_else(|| hidden.clone());
-        let project = |x, linear| blip2_kernels::linear(x, linear, Activation::None);
+        let keys = self.keys(context);
+        self.attend(hidden, keys, bias)
+    }
+
+    /// Keys and values of a context, which may serve more than one [`attend`](Self::attend).
+    ///
+    /// # Shapes
+    /// - `context`: `[batch, tokens, context_width]`
+    pub fn keys(&self, context: Tensor<3>) -> KeyValue {
+        KeyValue {
+            key: project(context.clone(), &self.key),
+            value: project(context, &self.value),
+        }
+    }
+
+    /// As [`forward`](Self::forward), to what [`keys`](Self::keys) gave.
+    pub fn attend(&self, hidden: Tensor<3>, keys: KeyValue, bias: Option<&Tensor<4>>) -> Tensor<3> {
         let query = project(hidden.clone(), &self.query);
-        let key = project(context.clone(), &self.key);
-        let value = project(context, &self.value);
+        let KeyValue { key, value } = keys;
         let dropout = Some(&self.dropout);
         let attended = attention(query, key, value, bias, self.num_heads, dropout);
         self.output.forward(attended, hidden)
     }
+}
+
+fn project(x: Tensor<3>, linear: &Linear) -> Tensor<3> {
+    blip2_kernels::linear(x, linear, Activation::None)
 }

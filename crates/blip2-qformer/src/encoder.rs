@@ -5,6 +5,7 @@ use burn::module::{Module, Param};
 use burn::nn::{Dropout, DropoutConfig};
 use burn::tensor::{Device, Int, Tensor};
 
+use crate::layer::Image;
 use crate::layer::{NO_TEXT_BRANCH, weight_initializer};
 use crate::residual::norm;
 use crate::{Layer, QFormerConfig, QFormerError, TextEmbeddings, TextMask};
@@ -17,7 +18,7 @@ pub struct QFormer {
     text_embeddings: Option<TextEmbeddings>,
     layer_norm: LayerNorm,
     dropout: Dropout,
-    layers: Vec<Layer>,
+    pub(crate) layers: Vec<Layer>,
 }
 
 impl QFormerConfig {
@@ -65,16 +66,12 @@ impl QFormer {
         tap: &mut dyn FnMut(&str, &Tensor<3>),
     ) -> Tensor<3> {
         let [batch, ..] = image_embeds.dims();
-        let query_tokens = self.query_tokens.val();
+        let mut hidden = self.embed_queries(batch);
         // A half-precision image encoder may stand before us.
-        let image_embeds = image_embeds.cast(query_tokens.dtype());
-        // The queries are the same for every image up to here, so one row is normed; dropout
-        // differs by image.
-        let queries = self.layer_norm.forward(query_tokens).repeat_dim(0, batch);
-        let mut hidden = dropout(queries, &self.dropout);
+        let image_embeds = image_embeds.cast(hidden.dtype());
         tap("embeddings", &hidden);
         for (index, layer) in self.layers.iter().enumerate() {
-            hidden = layer.forward(hidden, &image_embeds);
+            hidden = layer.forward(hidden, Image::Embeds(&image_embeds));
             tap(&format!("layer.{index}"), &hidden);
         }
         hidden
@@ -116,7 +113,7 @@ impl QFormer {
     ) -> Tensor<3> {
         let text = self.embed_text(input_ids, &attention_mask);
         let bias = TextMask::Bidirectional.bias(attention_mask, 0, text.dtype());
-        let mut hidden = dropout(self.layer_norm.forward(text), &self.dropout);
+        let mut hidden = self.norm_and_drop(text);
         tap("embeddings", &hidden);
         for (index, layer) in self.layers.iter().enumerate() {
             hidden = layer.forward_text(hidden, &bias);
@@ -170,20 +167,47 @@ impl QFormer {
         let [batch, ..] = text.dims();
         assert_eq!(image_embeds.dims()[0], batch, "one image for each text");
         let image_embeds = image_embeds.cast(text.dtype());
+        let (mut hidden, bias) = self.embed_multimodal(text, attention_mask, mask);
         let queries = self.num_query_tokens();
-        let bias = mask.bias(attention_mask, queries, text.dtype());
-        let query_tokens = self.query_tokens.val().repeat_dim(0, batch);
-        let embeddings = Tensor::cat(vec![query_tokens, text], 1);
-        let mut hidden = dropout(self.layer_norm.forward(embeddings), &self.dropout);
         tap("embeddings", &hidden);
         for (index, layer) in self.layers.iter().enumerate() {
-            hidden = layer.forward_multimodal(hidden, queries, &bias, &image_embeds);
+            let image = Image::Embeds(&image_embeds);
+            hidden = layer.forward_multimodal(hidden, queries, &bias, image);
             tap(&format!("layer.{index}"), &hidden);
         }
         hidden
     }
 
-    fn embed_text(&self, input_ids: Tensor<2, Int>, attention_mask: &Tensor<2, Int>) -> Tensor<3> {
+    /// The normed queries of each image. They are the same up to here, so one row is normed; dropout
+    /// differs by image.
+    pub(crate) fn embed_queries(&self, batch: usize) -> Tensor<3> {
+        let queries = self.layer_norm.forward(self.query_tokens.val());
+        dropout(queries.repeat_dim(0, batch), &self.dropout)
+    }
+
+    /// The normed queries and text, and who sees whom.
+    pub(crate) fn embed_multimodal(
+        &self,
+        text: Tensor<3>,
+        attention_mask: Tensor<2, Int>,
+        mask: TextMask,
+    ) -> (Tensor<3>, Tensor<4>) {
+        let [batch, ..] = text.dims();
+        let bias = mask.bias(attention_mask, self.num_query_tokens(), text.dtype());
+        let query_tokens = self.query_tokens.val().repeat_dim(0, batch);
+        let embeddings = Tensor::cat(vec![query_tokens, text], 1);
+        (self.norm_and_drop(embeddings), bias)
+    }
+
+    pub(crate) fn norm_and_drop(&self, embeddings: Tensor<3>) -> Tensor<3> {
+        dropout(self.layer_norm.forward(embeddings), &self.dropout)
+    }
+
+    pub(crate) fn embed_text(
+        &self,
+        input_ids: Tensor<2, Int>,
+        attention_mask: &Tensor<2, Int>,
+    ) -> Tensor<3> {
         assert_eq!(
             attention_mask.dims(),
             input_ids.dims(),

@@ -4,7 +4,18 @@ use burn::module::Module;
 use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
 
+use crate::attention::KeyValue;
 use crate::{Activation, Attention, QFormerConfig, ResidualOutput};
+
+/// The image as a layer reads it.
+#[derive(Debug, Clone, Copy)]
+pub enum Image<'a> {
+    /// `image_embeds`: `[batch, image_tokens, encoder_hidden]`.
+    Embeds(&'a Tensor<3>),
+    /// This layer's keys and values of them, which other passes share; none in a layer without
+    /// cross-attention.
+    Keys(Option<&'a KeyValue>),
+}
 
 /// Self-attention, cross-attention in every n-th layer, feed-forward; each followed by a norm.
 ///
@@ -44,11 +55,16 @@ impl Layer {
     ///
     /// # Shapes
     /// - `hidden`: `[batch, queries, hidden]`
-    /// - `image_embeds`: `[batch, tokens, encoder_hidden]`
     /// - returns: `[batch, queries, hidden]`
-    pub fn forward(&self, hidden: Tensor<3>, image_embeds: &Tensor<3>) -> Tensor<3> {
+    pub fn forward(&self, hidden: Tensor<3>, image: Image<'_>) -> Tensor<3> {
         let hidden = self.attention.forward(hidden, None, None);
-        self.finish_queries(hidden, image_embeds)
+        self.finish_queries(hidden, image)
+    }
+
+    /// What cross-attention reads of `image_embeds`; none without cross-attention.
+    pub fn image_keys(&self, image_embeds: &Tensor<3>) -> Option<KeyValue> {
+        let crossattention = self.crossattention.as_ref()?;
+        Some(crossattention.keys(image_embeds.clone()))
     }
 
     /// Text alone.
@@ -65,12 +81,32 @@ impl Layer {
         self.finish_text(self.attention.forward(hidden, None, Some(bias)))
     }
 
+    /// Text after queries that another pass has read: it sees them, they do not see it.
+    ///
+    /// # Shapes
+    /// - `hidden`: `[batch, tokens, hidden]`
+    /// - `queries`: what entered this layer in that pass, `[batch, queries, hidden]`
+    /// - `bias`: `[batch, 1, tokens, queries + tokens]`
+    /// - returns: `[batch, tokens, hidden]`
+    ///
+    /// # Panics
+    ///
+    /// Without a text branch.
+    pub fn forward_text_after(
+        &self,
+        hidden: Tensor<3>,
+        queries: Tensor<3>,
+        bias: &Tensor<4>,
+    ) -> Tensor<3> {
+        let seen = Tensor::cat(vec![queries, hidden.clone()], 1);
+        self.finish_text(self.attention.forward(hidden, Some(seen), Some(bias)))
+    }
+
     /// Queries and text together; only the queries read the image.
     ///
     /// # Shapes
     /// - `hidden`: `[batch, queries + tokens, hidden]`, queries first
     /// - `bias`: `[batch, 1, 1 or queries + tokens, queries + tokens]`
-    /// - `image_embeds`: `[batch, image_tokens, encoder_hidden]`
     /// - returns: `[batch, queries + tokens, hidden]`
     ///
     /// # Panics
@@ -81,19 +117,23 @@ impl Layer {
         hidden: Tensor<3>,
         queries: usize,
         bias: &Tensor<4>,
-        image_embeds: &Tensor<3>,
+        image: Image<'_>,
     ) -> Tensor<3> {
         let hidden = self.attention.forward(hidden, None, Some(bias));
         let [_, all, _] = hidden.dims();
         let text = hidden.clone().narrow(1, queries, all - queries);
-        let queries = self.finish_queries(hidden.narrow(1, 0, queries), image_embeds);
+        let queries = self.finish_queries(hidden.narrow(1, 0, queries), image);
         Tensor::cat(vec![queries, self.finish_text(text)], 1)
     }
 
     /// What follows self-attention for queries.
-    fn finish_queries(&self, mut hidden: Tensor<3>, image_embeds: &Tensor<3>) -> Tensor<3> {
+    fn finish_queries(&self, mut hidden: Tensor<3>, image: Image<'_>) -> Tensor<3> {
         if let Some(crossattention) = &self.crossattention {
-            hidden = crossattention.forward(hidden, Some(image_embeds.clone()), None);
+            let keys = match image {
+                Image::Embeds(image_embeds) => crossattention.keys(image_embeds.clone()),
+                Image::Keys(keys) => keys.expect("this layer made them").clone(),
+            };
+            hidden = crossattention.attend(hidden, keys, None);
         }
         let inner = self
             .activation

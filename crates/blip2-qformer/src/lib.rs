@@ -13,13 +13,15 @@ mod layer;
 mod mask;
 mod neck;
 mod residual;
+mod shared;
 mod text;
 
-pub use attention::Attention;
+pub use attention::{Attention, KeyValue};
 pub use config::{Activation, QFormerConfig, QFormerError};
 pub use encoder::QFormer;
-pub use layer::Layer;
+pub use layer::{Image, Layer};
 pub use mask::TextMask;
 pub use neck::VisionNeck;
 pub use residual::ResidualOutput;
+pub use shared::{ImageKeys, QueryStates};
 pub use text::{QFormerTextConfig, TextEmbeddings};

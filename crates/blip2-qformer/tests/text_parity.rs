@@ -82,6 +82,26 @@ impl Case {
         Tensor::cat(vec![queries, self.text()], 1)
     }
 
+    /// The images in another order and back, by shared keys.
+    fn bidirectional_by_keys(&self) -> Tensor<3> {
+        let device = self.image_embeds.device();
+        let order = Tensor::<1, Int>::from_data([3, 2, 1, 0], &device);
+        let turned = self.image_embeds.clone().select(0, order.clone());
+        self.qformer.forward_multimodal_keys(
+            self.input_ids.clone(),
+            self.attention_mask.clone(),
+            &self.qformer.image_keys(&turned).select(&order),
+        )
+    }
+
+    fn causal_after_queries(&self) -> Tensor<3> {
+        let keys = self.qformer.image_keys(&self.image_embeds);
+        let (queries, states) = self.qformer.forward_keys(&keys);
+        let (ids, mask) = (self.input_ids.clone(), self.attention_mask.clone());
+        let text = self.qformer.forward_text_after(ids, mask, &states);
+        Tensor::cat(vec![queries, text], 1)
+    }
+
     /// Runs one pass, checks what it shows, and that the pass without taps is the same.
     fn check_taps(
         &self,
@@ -157,12 +177,14 @@ fn matches_transformers_queries_and_text_under_the_causal_mask() {
 #[test]
 fn matches_transformers_gradients_with_text() {
     type Pass = fn(&Case) -> Tensor<3>;
-    let passes: [(&str, Pass); 3] = [
+    let passes: [(&str, Pass); 5] = [
         ("unimodal", Case::unimodal),
         ("bidirectional", |case| {
             case.together(TextMask::Bidirectional)
         }),
         ("causal", |case| case.together(TextMask::MultimodalCausal)),
+        ("bidirectional", Case::bidirectional_by_keys),
+        ("causal", Case::causal_after_queries),
     ];
     let device = Device::default().autodiff();
     for attention_probs_dropout_prob in [0.0, PRACTICALLY_ZERO] {

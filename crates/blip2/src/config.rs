@@ -135,13 +135,19 @@ fn invalid(field: &str, reason: &str) -> Result<(), Blip2Error> {
 }
 
 impl<C> TowerConfig<C> {
-    fn validate(&self, name: &str) -> Result<(), Blip2Error> {
+    /// `field` is the table's whole name.
+    pub(crate) fn validate(&self, field: &str) -> Result<(), Blip2Error> {
+        let invalid = |field: String, reason: &str| {
+            let reason = reason.to_string();
+            Err(Blip2Error::Config { field, reason })
+        };
         if self.weights.is_none() && self.architecture.is_none() {
-            return invalid(name, "needs `weights`, `architecture` or both");
+            let reason = "needs `weights`, `architecture` or both";
+            return invalid(field.into(), reason);
         }
         if !self.frozen && self.dtype != Precision::F32 {
             let reason = "a trained tower keeps its weights in f32; leave it out";
-            return invalid(&format!("{name}.dtype"), reason);
+            return invalid(format!("{field}.dtype"), reason);
         }
         Ok(())
     }
@@ -171,7 +177,7 @@ impl Blip2CaptionConfig {
             let reason = "needs a frozen language model: set `model.text_backbone.frozen`";
             return invalid("recompute_text_backbone", reason);
         }
-        self.vision_backbone.validate("vision_backbone")?;
-        self.text_backbone.validate("text_backbone")
+        self.vision_backbone.validate("model.vision_backbone")?;
+        self.text_backbone.validate("model.text_backbone")
     }
 }

@@ -3,6 +3,9 @@
 //!
 //! The way of the data: images → `vision_backbone` → `ln_vision` → `multimodal_backbone` (the
 //! Q-Former) → `vision_neck` → `text_backbone` (the language model) → loss or captions.
+//!
+//! [`stage1`] holds the model that comes before it: the Q-Former's own pre-training, features,
+//! matching.
 
 mod caption;
 pub mod checkpoint;
@@ -13,6 +16,7 @@ pub mod hub;
 mod loss;
 mod model;
 pub mod presets;
+pub mod stage1;
 mod tower;
 
 pub use config::{

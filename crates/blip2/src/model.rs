@@ -7,7 +7,7 @@ use blip2_data::tokenizer::CaptionTokenizer;
 use blip2_kernels::LayerNorm;
 use blip2_lm::{CausalLm, Opt};
 use blip2_qformer::{QFormer, VisionNeck};
-use blip2_vision::VisionTransformer;
+use blip2_vision::{VisionConfig, VisionTransformer};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
@@ -122,17 +122,7 @@ impl Blip2CaptionConfig {
     /// that does not belong to the language model.
     pub fn init(&self, device: &Device) -> Result<Blip2Caption, Blip2Error> {
         self.validate()?;
-        let (vision_config, vision) =
-            tower(
-                &self.vision_backbone,
-                device,
-                |config, device| match &config.weights {
-                    Some(path) => {
-                        load_vision(path, config.architecture.as_ref(), config.dtype, device)
-                    }
-                    None => made(config, |config| Ok(config.init(device)?)),
-                },
-            )?;
+        let (vision_config, vision) = vision_tower(&self.vision_backbone, device)?;
         let (text_config, lm) = tower(&self.text_backbone, device, |config, device| match &config
             .weights
         {
@@ -167,6 +157,17 @@ impl Blip2CaptionConfig {
             text_backbone: self.text_backbone.compute,
         }))
     }
+}
+
+/// The image encoder of `config`.
+pub(crate) fn vision_tower(
+    config: &TowerConfig<VisionConfig>,
+    device: &Device,
+) -> Result<(VisionConfig, Tower<VisionTransformer>), Blip2Error> {
+    tower(config, device, |config, device| match &config.weights {
+        Some(path) => load_vision(path, config.architecture.as_ref(), config.dtype, device),
+        None => made(config, |config| Ok(config.init(device)?)),
+    })
 }
 
 fn tower<C, M: Module>(

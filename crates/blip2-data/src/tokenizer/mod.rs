@@ -1,5 +1,6 @@
 //! The language model's tokenizer: byte-level BPE as GPT-2 and OPT have it.
 
+mod bert;
 mod hugging_face;
 
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer, TokenizerBuilder};
 
+pub use self::bert::BertTokenizer;
 use self::hugging_face::TOKENIZER;
 use crate::DataError;
 

@@ -79,6 +79,7 @@ impl Architecture {
             Part::MultimodalBackbone => self.qformer.num_params(),
             Part::VisionNeck => (self.qformer.hidden_size + 1) * self.text.word_embed_proj_dim,
             Part::TextBackbone => self.text.num_params(),
+            Part::Heads => 0,
         }
     }
 

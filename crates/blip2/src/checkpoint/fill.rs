@@ -76,15 +76,14 @@ impl ModuleVisitor for Listing {
 ///
 /// Missing weights, other shapes, unreadable or non-finite values. The module is not used then.
 pub fn fill<M: Module>(
-    mut module: M,
+    module: M,
     part: Part,
     weights: &Weights,
     matrices: Precision,
     progress: Option<&Meter>,
     device: &Device,
 ) -> Result<M, Blip2Error> {
-    let parameters = expected(&module);
-    let missing: Vec<Address> = parameters
+    let missing: Vec<Address> = expected(&module)
         .keys()
         .map(|path| Address {
             part,
@@ -98,6 +97,23 @@ pub fn fill<M: Module>(
             keys: missing.iter().map(|address| weights.key(address)).collect(),
         });
     }
+    fill_known(module, part, weights, matrices, progress, device)
+}
+
+/// As [`fill`]; what `weights` lack keeps its value.
+///
+/// # Errors
+///
+/// As [`fill`], but for missing weights.
+pub fn fill_known<M: Module>(
+    mut module: M,
+    part: Part,
+    weights: &Weights,
+    matrices: Precision,
+    progress: Option<&Meter>,
+    device: &Device,
+) -> Result<M, Blip2Error> {
+    let parameters = expected(&module);
     // What a closure of the store can't hand back through it.
     let failure: Arc<Mutex<Option<Blip2Error>>> = Arc::default();
     let mut tensors = Vec::with_capacity(parameters.len());

@@ -10,8 +10,9 @@ use blip2_vision::VisionConfig;
 
 use super::architecture::{Architecture, infer_opt, infer_qformer, infer_vision, ln_vision_eps_of};
 use super::hugging_face::{CONFIG_FILE, HuggingFaceConfig, read_config, read_generation};
-use super::names::{Layout, Part};
+use super::names::{Layout, Meaning, Part};
 use super::report::{LoadReport, complete};
+use super::source::Source;
 use super::weights::Weights;
 use crate::presets::{Preset, clip_processor};
 use crate::{Blip2Caption, Blip2Error};
@@ -219,7 +220,7 @@ fn first<T>(
 
 /// A checkpoint or a base: its weights, and the folder and config beside them.
 pub(super) struct Origin {
-    folder: Option<PathBuf>,
+    pub folder: Option<PathBuf>,
     pub config: HuggingFaceConfig,
     pub weights: Weights,
 }
@@ -227,6 +228,14 @@ pub(super) struct Origin {
 impl Origin {
     /// Reads config and table of contents.
     pub fn open(path: &Path) -> Result<Self, Blip2Error> {
+        Self::open_with(path, Layout::meaning)
+    }
+
+    /// As [`open`](Self::open), where `meaning` says what a key of a layout is.
+    pub fn open_with(
+        path: &Path,
+        meaning: impl Fn(Layout, &str) -> Meaning,
+    ) -> Result<Self, Blip2Error> {
         let folder = path.is_dir().then(|| path.to_path_buf());
         let config_file = folder.as_ref().map(|folder| folder.join(CONFIG_FILE));
         let config = match config_file {
@@ -236,7 +245,7 @@ impl Origin {
         Ok(Self {
             folder,
             config,
-            weights: Weights::open(path)?,
+            weights: Weights::with(&Source::open(path)?, meaning)?,
         })
     }
 

@@ -1,14 +1,12 @@
 //! From a checkpoint that was looked through to a captioner.
 
-use std::path::Path;
-
 use blip2_data::tokenizer::CaptionTokenizer;
 use burn::tensor::Device;
 
 use super::architecture::{Architecture, Bridge};
 use super::fill::{Meter, Precision, Progress, fill};
 use super::import::{Checkpoint, Imported};
-use super::names::{Layout, Part};
+use super::names::{Layout, Part, STAGE_ONE_HEADS};
 use super::weights::Weights;
 use crate::model::{Parts, TextSettings};
 use crate::{Blip2Caption, Blip2Error, Tower};
@@ -113,29 +111,40 @@ impl Checkpoint {
     }
 }
 
-/// Gives `model` the trained parts (queries, Q-Former, LayerNorm, neck) of the checkpoint at `path`,
-/// of any layout; its towers are passed over.
+/// Gives `model` the trained parts (queries, Q-Former, LayerNorm, neck) of a checkpoint of any layout;
+/// its towers are passed over. A checkpoint of stage 1 has no neck: the model then keeps its own, and
+/// true is returned besides.
 ///
 /// # Errors
 ///
 /// As [`Checkpoint::load`]. The model is lost then.
 pub fn load_trained_parts(
     model: Blip2Caption,
-    path: &Path,
+    weights: &Weights,
     device: &Device,
-) -> Result<Blip2Caption, Blip2Error> {
+) -> Result<(Blip2Caption, bool), Blip2Error> {
     let bridge = Bridge {
         ln_vision: model.ln_vision,
         qformer: model.multimodal_backbone,
         neck: model.vision_neck,
     };
-    let bridge = fill_bridge(bridge, &Weights::open(path)?, None, device)?;
-    Ok(Blip2Caption {
+    let has_neck = weights
+        .tensors
+        .keys()
+        .any(|address| address.part == Part::VisionNeck);
+    let heads = |(_, reason): &(String, &str)| *reason == STAGE_ONE_HEADS;
+    let stage_one = !has_neck && weights.dropped.iter().any(heads);
+    let bridge = match stage_one {
+        true => fill_before_neck(bridge, weights, None, device)?,
+        false => fill_bridge(bridge, weights, None, device)?,
+    };
+    let model = Blip2Caption {
         ln_vision: bridge.ln_vision,
         multimodal_backbone: bridge.qformer,
         vision_neck: bridge.neck,
         ..model
-    })
+    };
+    Ok((model, stage_one))
 }
 
 /// Gives the trained parts their weights, in f32 whatever the file has.
@@ -145,17 +154,24 @@ fn fill_bridge(
     meter: Option<&Meter>,
     device: &Device,
 ) -> Result<Bridge, Blip2Error> {
-    let (all, qformer) = (Precision::F32, Part::MultimodalBackbone);
+    let bridge = fill_before_neck(bridge, weights, meter, device)?;
+    let (part, all) = (Part::VisionNeck, Precision::F32);
     Ok(Bridge {
-        ln_vision: fill(
-            bridge.ln_vision,
-            Part::LnVision,
-            weights,
-            all,
-            meter,
-            device,
-        )?,
+        neck: fill(bridge.neck, part, weights, all, meter, device)?,
+        ..bridge
+    })
+}
+
+fn fill_before_neck(
+    bridge: Bridge,
+    weights: &Weights,
+    meter: Option<&Meter>,
+    device: &Device,
+) -> Result<Bridge, Blip2Error> {
+    let (norm, qformer, all) = (Part::LnVision, Part::MultimodalBackbone, Precision::F32);
+    Ok(Bridge {
+        ln_vision: fill(bridge.ln_vision, norm, weights, all, meter, device)?,
         qformer: fill(bridge.qformer, qformer, weights, all, meter, device)?,
-        neck: fill(bridge.neck, Part::VisionNeck, weights, all, meter, device)?,
+        ..bridge
     })
 }

@@ -13,6 +13,7 @@ mod load;
 pub mod names;
 mod report;
 mod source;
+mod stage1;
 mod towers;
 mod weights;
 
@@ -26,5 +27,7 @@ pub(crate) use report::shortened;
 #[cfg(feature = "hub")]
 pub(crate) use source::shard_files;
 pub use source::{Source, StoredTensor};
+pub(crate) use stage1::load_bert;
+pub use stage1::{Stage1Checkpoint, Stage1Import, export_stage1, load_stage1_parts};
 pub use towers::{load_opt, load_vision};
 pub use weights::{Weight, Weights};

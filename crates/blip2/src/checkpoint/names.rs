@@ -4,6 +4,8 @@ use blip2_lm::opt::keymap as opt;
 use blip2_qformer::keymap::Names as QFormerNames;
 use blip2_vision::keymap::{Key, Names};
 
+use super::stage1::names as stage1;
+
 /// A part of `Blip2Caption`, in the order of the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Part {
@@ -17,10 +19,12 @@ pub enum Part {
     VisionNeck,
     /// The language model.
     TextBackbone,
+    /// The heads of stage 1, which a captioner has not.
+    Heads,
 }
 
 impl Part {
-    /// All parts.
+    /// All parts of a captioner.
     pub const ALL: [Self; 5] = [
         Self::VisionBackbone,
         Self::LnVision,
@@ -37,6 +41,7 @@ impl Part {
             Self::MultimodalBackbone => "multimodal_backbone",
             Self::VisionNeck => "vision_neck",
             Self::TextBackbone => "text_backbone",
+            Self::Heads => "heads",
         }
     }
 }
@@ -78,9 +83,9 @@ pub enum Layout {
     Native,
 }
 
-const TEXT_SIDE: &str = "the text side of stage 1, which captioning does not use";
-const STAGE_ONE_HEADS: &str = "a head of stage 1, which captioning does not use";
-const TIED: &str = "the output layer, which is the token embedding again";
+pub(super) const TEXT_SIDE: &str = "the text side of stage 1, which captioning does not use";
+pub(super) const STAGE_ONE_HEADS: &str = "a head of stage 1, which captioning does not use";
+pub(super) const TIED: &str = "the output layer, which is the token embedding again";
 const POSITION_IDS: &str = "a table of numbers that are known";
 const BEYOND: &str = "not part of an image encoder as BLIP-2 uses it";
 
@@ -107,7 +112,12 @@ impl Layout {
         ]) {
             return Some(Self::Mmpretrain);
         }
-        if any(&["multimodal_backbone.", "text_backbone.", "vision_neck."]) {
+        if any(&[
+            "multimodal_backbone.",
+            "text_backbone.",
+            "vision_neck.",
+            "heads.",
+        ]) {
             return Some(Self::Native);
         }
         if any(&["qformer.", "language_projection.", "language_model."]) {
@@ -185,6 +195,7 @@ impl Layout {
                 project.language_model,
                 opt::to_hugging_face(path)
             )),
+            Part::Heads => whole(stage1::head_key(self, path)),
         }
     }
 }
@@ -329,6 +340,9 @@ fn vision(names: Names, key: &str) -> Meaning {
 }
 
 fn native(key: &str) -> Meaning {
+    if key.starts_with("heads.") {
+        return Meaning::Dropped(STAGE_ONE_HEADS);
+    }
     Part::ALL
         .into_iter()
         .find_map(|part| {
@@ -346,11 +360,11 @@ fn ln_vision(parameter: &str) -> Meaning {
     }
 }
 
-fn weight(part: Part, path: String) -> Meaning {
+pub(super) fn weight(part: Part, path: String) -> Meaning {
     Meaning::Weight(Address { part, path }, None)
 }
 
-fn torch_norm(path: &str) -> &str {
+pub(super) fn torch_norm(path: &str) -> &str {
     match path {
         "gamma" => "weight",
         "beta" => "bias",

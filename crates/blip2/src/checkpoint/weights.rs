@@ -79,7 +79,8 @@ impl Weight {
         Ok(data.convert_dtype(dtype).into_bytes().to_vec())
     }
 
-    fn whole(stored: &StoredTensor) -> Self {
+    /// One stored tensor as it is.
+    pub fn whole(stored: &StoredTensor) -> Self {
         let of_read = stored.clone();
         Self {
             burn_layout: stored.burn_layout,
@@ -171,6 +172,18 @@ impl Weights {
     /// Names that are of no known layout; query, key and value of different shapes; a weight that
     /// holds no floating-point numbers.
     pub fn of(source: &Source) -> Result<Self, Blip2Error> {
+        Self::with(source, Layout::meaning)
+    }
+
+    /// As [`of`](Self::of), where `meaning` says what a key of a layout is.
+    ///
+    /// # Errors
+    ///
+    /// As [`of`](Self::of).
+    pub fn with(
+        source: &Source,
+        meaning: impl Fn(Layout, &str) -> Meaning,
+    ) -> Result<Self, Blip2Error> {
         let keys = source.tensors().keys().map(String::as_str);
         let Some(layout) = Layout::detect(keys) else {
             let first: Vec<&str> = source
@@ -197,7 +210,7 @@ impl Weights {
         };
         let mut thirds: BTreeMap<Address, [Option<StoredTensor>; 3]> = BTreeMap::new();
         for (key, stored) in source.tensors() {
-            match layout.meaning(key) {
+            match meaning(layout, key) {
                 Meaning::Dropped(reason) => weights.dropped.push((key.clone(), reason)),
                 Meaning::Unknown => weights.unexpected.push(key.clone()),
                 Meaning::Weight(address, third) => {

@@ -45,7 +45,7 @@ pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<()
                 .load_into(CaptionTask { model })?
                 .model
         } else {
-            load_trained_parts(model, path, &autodiff)?
+            load_trained_parts(model, &blip2::checkpoint::Weights::open(path)?, &autodiff)?.0
         };
     }
     let rows = report::parameter_rows(model.architecture(), report::Frozen::of(&model));

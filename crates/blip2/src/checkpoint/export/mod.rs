@@ -7,6 +7,7 @@ mod pickle;
 mod safetensors;
 mod verify;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,9 +20,12 @@ use burn::tensor::DType;
 use serde_json::json;
 
 use self::entries::{Entry, entries};
+pub(super) use self::model::weights_of_stage1;
 pub use self::model::{weights_of, weights_of_module};
+use super::fill::Expected;
 use super::hugging_face::{write_config, write_opt_config, write_vision_config};
-use super::names::{Layout, Part};
+use super::names::{Address, Layout, Meaning, Part};
+use super::source::Source;
 use super::weights::Weights;
 use super::{Architecture, Progress};
 use crate::Blip2Error;
@@ -67,6 +71,99 @@ pub enum ExportFormat {
     Burnpack,
 }
 
+impl ExportFormat {
+    /// Whose names the files have; `clip` is whether the image encoder is CLIP's.
+    pub(super) fn layout(self, clip: bool, folder: &Path) -> Result<Layout, Blip2Error> {
+        match self {
+            Self::HuggingFace if clip => Err(Blip2Error::Format {
+                path: folder.to_path_buf(),
+                reason: "transformers' BLIP-2 has no CLIP encoder: its `Blip2VisionModel` lacks \
+                         the norm before the blocks; write `lavis` or `burnpack`"
+                    .into(),
+            }),
+            Self::HuggingFace => Ok(Layout::HuggingFace),
+            Self::Lavis if clip => Ok(Layout::Lavis(Names::OpenAiClip)),
+            Self::Lavis => Ok(Layout::Lavis(Names::Eva)),
+            Self::Burnpack => Ok(Layout::Native),
+        }
+    }
+}
+
+/// The weights' files of an export.
+pub(super) struct TensorFiles<'a> {
+    pub weights: &'a Weights,
+    pub expected: &'a BTreeMap<Address, Expected>,
+    pub layout: Layout,
+    pub format: ExportFormat,
+    pub dtype: Option<WeightsDType>,
+}
+
+impl TensorFiles<'_> {
+    /// Writes them into `folder`, which must be new or empty.
+    pub fn write(&self, folder: &Path, progress: &Progress) -> Result<Vec<PathBuf>, Blip2Error> {
+        std::fs::create_dir_all(folder).map_err(Blip2Error::io(folder))?;
+        let mut contents = std::fs::read_dir(folder).map_err(Blip2Error::io(folder))?;
+        if contents.next().is_some() {
+            return Err(Blip2Error::Format {
+                path: folder.to_path_buf(),
+                reason: "is not empty: name a new folder".into(),
+            });
+        }
+        let burn_layout = self.format == ExportFormat::Burnpack;
+        let entries = entries(
+            self.weights,
+            self.expected,
+            self.layout,
+            self.dtype,
+            burn_layout,
+        )?;
+        match self.format {
+            ExportFormat::HuggingFace => safetensors::write_shards(entries, folder, progress),
+            ExportFormat::Lavis => {
+                let path = pickle::write(entries, &folder.join("model.pth"), progress)?;
+                Ok(vec![path])
+            }
+            ExportFormat::Burnpack => {
+                let path = burnpack::write(entries, &folder.join("model.bpk"), progress)?;
+                Ok(vec![path])
+            }
+        }
+    }
+
+    /// Reads them back, `meaning` telling what their keys are, and compares.
+    pub fn verify(
+        &self,
+        folder: &Path,
+        meaning: impl Fn(Layout, &str) -> Meaning,
+    ) -> Result<(), Blip2Error> {
+        let written = Weights::with(&Source::open(folder)?, meaning)?;
+        verify::verify(self.weights, &written, folder, self.expected, self.dtype)
+    }
+}
+
+/// Writes the image processor's files.
+pub(super) fn write_processor(
+    processor: &ImageProcessorConfig,
+    num_query_tokens: usize,
+    folder: &Path,
+) -> Result<(), Blip2Error> {
+    let image_processor = processor.to_hugging_face();
+    let processor = json!({
+        "processor_class": "Blip2Processor",
+        "num_query_tokens": num_query_tokens,
+        "image_processor": image_processor,
+    });
+    // Transformers 5 reads the first, older ones the second.
+    for (name, value) in [
+        ("processor_config.json", &processor),
+        ("preprocessor_config.json", &image_processor),
+    ] {
+        let path = folder.join(name);
+        std::fs::write(&path, format!("{value:#}\n")).map_err(Blip2Error::io(&path))?;
+    }
+    Ok(())
+}
+
 /// A captioner that is to be written, and what belongs beside its weights.
 #[derive(Debug)]
 pub struct Export<'a> {
@@ -102,49 +199,19 @@ impl Export<'_> {
         dtype: Option<WeightsDType>,
         progress: &Progress,
     ) -> Result<Vec<PathBuf>, Blip2Error> {
-        std::fs::create_dir_all(folder).map_err(Blip2Error::io(folder))?;
-        let mut contents = std::fs::read_dir(folder).map_err(Blip2Error::io(folder))?;
-        if contents.next().is_some() {
-            return Err(Blip2Error::Format {
-                path: folder.to_path_buf(),
-                reason: "is not empty: name a new folder".into(),
-            });
-        }
         let expected = self.architecture.expected()?;
-        let layout = match format {
-            ExportFormat::HuggingFace => Layout::HuggingFace,
-            ExportFormat::Lavis if self.architecture.vision.pre_layernorm => {
-                Layout::Lavis(Names::OpenAiClip)
-            }
-            ExportFormat::Lavis => Layout::Lavis(Names::Eva),
-            ExportFormat::Burnpack => Layout::Native,
+        let clip = self.architecture.vision.pre_layernorm;
+        let files = TensorFiles {
+            weights: self.weights,
+            expected: &expected,
+            layout: format.layout(clip, folder)?,
+            format,
+            dtype,
         };
-        if format == ExportFormat::HuggingFace && self.architecture.vision.pre_layernorm {
-            return Err(Blip2Error::Format {
-                path: folder.to_path_buf(),
-                reason: "transformers' BLIP-2 has no CLIP encoder: its `Blip2VisionModel` lacks \
-                         the norm before the blocks; write `lavis` or `burnpack`"
-                    .into(),
-            });
-        }
-        let burn_layout = format == ExportFormat::Burnpack;
-        let entries = entries(self.weights, &expected, layout, dtype, burn_layout)?;
-        let files = match format {
-            ExportFormat::HuggingFace => safetensors::write_shards(entries, folder, progress)?,
-            ExportFormat::Lavis => {
-                vec![pickle::write(entries, &folder.join("model.pth"), progress)?]
-            }
-            ExportFormat::Burnpack => {
-                vec![burnpack::write(
-                    entries,
-                    &folder.join("model.bpk"),
-                    progress,
-                )?]
-            }
-        };
+        let written = files.write(folder, progress)?;
         self.write_settings(folder, dtype)?;
-        verify::verify(self.weights, folder, &expected, dtype)?;
-        Ok(files)
+        files.verify(folder, Layout::meaning)?;
+        Ok(written)
     }
 
     fn write_settings(&self, folder: &Path, dtype: Option<WeightsDType>) -> Result<(), Blip2Error> {
@@ -169,21 +236,8 @@ impl Export<'_> {
             dtype,
             folder,
         )?;
-        let image_processor = self.processor.to_hugging_face();
-        let processor = json!({
-            "processor_class": "Blip2Processor",
-            "num_query_tokens": self.architecture.qformer.num_query_tokens,
-            "image_processor": image_processor,
-        });
-        // Transformers 5 reads the first, older ones the second.
-        for (name, value) in [
-            ("processor_config.json", &processor),
-            ("preprocessor_config.json", &image_processor),
-        ] {
-            let path = folder.join(name);
-            std::fs::write(&path, format!("{value:#}\n")).map_err(Blip2Error::io(&path))?;
-        }
-        Ok(())
+        let num_query_tokens = self.architecture.qformer.num_query_tokens;
+        write_processor(self.processor, num_query_tokens, folder)
     }
 }
 

@@ -10,6 +10,7 @@ use burn::tensor::Tensor;
 use crate::Blip2Caption;
 use crate::checkpoint::names::{Address, Layout, Part};
 use crate::checkpoint::weights::{Weight, Weights};
+use crate::stage1::Blip2Qformer;
 
 /// Every tensor of a captioner, frozen ones as well. `name` stands in messages.
 pub fn weights_of(model: &Blip2Caption, name: &Path) -> Weights {
@@ -39,6 +40,21 @@ pub fn weights_of(model: &Blip2Caption, name: &Path) -> Weights {
         Part::TextBackbone,
         capture(Part::TextBackbone, model.text_backbone.get(), &name),
     );
+    all
+}
+
+/// Every tensor of a model of stage 1.
+pub(in crate::checkpoint) fn weights_of_stage1(model: &Blip2Qformer, name: &Path) -> Weights {
+    let mut all = empty(Layout::Native, name);
+    let name: Arc<Path> = name.into();
+    for tensors in [
+        capture(Part::VisionBackbone, model.vision_backbone.get(), &name),
+        capture(Part::LnVision, &model.ln_vision, &name),
+        capture(Part::MultimodalBackbone, &model.multimodal_backbone, &name),
+        capture(Part::Heads, &model.heads, &name),
+    ] {
+        all.tensors.extend(tensors);
+    }
     all
 }
 

@@ -10,15 +10,15 @@ use crate::checkpoint::fill::Expected;
 use crate::checkpoint::names::{Address, Layout};
 use crate::checkpoint::weights::Weights;
 
-/// Compares every tensor of the checkpoint in `folder` with `weights`, bit by bit in the precision
+/// Compares every tensor of the checkpoint in `folder`, which is `written`, with `weights`, bit by bit in the precision
 /// that was written.
 pub(super) fn verify(
     weights: &Weights,
+    written: &Weights,
     folder: &Path,
     expected: &BTreeMap<Address, Expected>,
     dtype: Option<WeightsDType>,
 ) -> Result<(), Blip2Error> {
-    let written = Weights::open(folder)?;
     let format = |reason: String| Blip2Error::Format {
         path: folder.to_path_buf(),
         reason,
@@ -31,7 +31,7 @@ pub(super) fn verify(
     // Both sides by our names and in torch's layout. A bias on attention's keys does nothing, and
     // some layouts have no place for it.
     let before = entries(weights, expected, Layout::Native, dtype, false)?;
-    let after = entries(&written, expected, Layout::Native, dtype, false)?;
+    let after = entries(written, expected, Layout::Native, dtype, false)?;
     for (before, after) in before.iter().zip(&after) {
         let (mut source, target) = ((before.read)()?, (after.read)()?);
         if written.layout.has_no_key_bias() && before.key.ends_with(".qkv.bias") {

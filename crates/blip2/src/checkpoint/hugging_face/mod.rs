@@ -12,7 +12,9 @@ use blip2_vision::VisionConfig;
 
 use self::fields::Fields;
 pub use self::generation::read_generation;
-pub use self::write::{write_config, write_opt_config, write_vision_config};
+pub use self::write::{
+    write_config, write_opt_config, write_retrieval_config, write_vision_config,
+};
 use crate::Blip2Error;
 
 /// The file's name.

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::CONFIG_FILE;
 use crate::Blip2Error;
 use crate::checkpoint::{Architecture, WeightsDType};
+use crate::stage1::Stage1Architecture;
 
 /// Writes `config.json` and `generation_config.json` of a whole captioner.
 ///
@@ -84,6 +85,37 @@ pub fn write_config(
         set("top_p", generation.top_p.into(), false);
     }
     write(&fields, &folder.join("generation_config.json"))
+}
+
+/// Writes `config.json` of a model of stage 1, transformers' `Blip2ForImageTextRetrieval`.
+///
+/// # Errors
+///
+/// If the file can't be written.
+pub fn write_retrieval_config(
+    architecture: &Stage1Architecture,
+    dtype: WeightsDType,
+    folder: &Path,
+) -> Result<(), Blip2Error> {
+    let mut qformer = qformer(&architecture.qformer)?;
+    qformer["use_qformer_text_input"] = true.into();
+    if let Some(text) = &architecture.qformer.text {
+        qformer["vocab_size"] = text.vocab_size.into();
+        qformer["max_position_embeddings"] = text.max_position_embeddings.into();
+        qformer["pad_token_id"] = text.pad_token_id.into();
+    }
+    let config = json!({
+        "architectures": ["Blip2ForImageTextRetrieval"],
+        "model_type": "blip-2",
+        "dtype": dtype.word(),
+        "num_query_tokens": architecture.qformer.num_query_tokens,
+        // transformers keeps this and does not use it.
+        "ln_vision_eps": architecture.ln_vision_eps,
+        "image_text_hidden_size": architecture.heads.embed_dim,
+        "vision_config": vision(&architecture.vision)?,
+        "qformer_config": qformer,
+    });
+    write(&config, &folder.join(CONFIG_FILE))
 }
 
 /// Writes `config.json` of an image encoder alone.
