@@ -31,6 +31,7 @@ mod meteor;
 mod ngrams;
 mod ptb_tokenizer;
 mod report;
+mod retrieval;
 mod rouge_l;
 mod scorer;
 mod spice;
@@ -43,6 +44,7 @@ pub use formats::{References, read_coco_results, read_references};
 pub use meteor::MeteorData;
 pub use ptb_tokenizer::tokenize;
 pub use report::{Metric, Report, Scores};
+pub use retrieval::{Recalls, RetrievalScores};
 pub use scorer::Scorer;
 pub use spice::Spice;
 

@@ -3,20 +3,47 @@
 use std::collections::BTreeMap;
 
 use blip2::{Blip2Caption, Tower};
+use blip2_vision::VisionTransformer;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use sha2::{Digest, Sha256};
 
+use crate::RunError;
+
 /// SHA-256 over every weight of each frozen tower, in hex, by the tower's name.
 pub fn tower_hashes(model: &Blip2Caption) -> BTreeMap<String, String> {
-    let mut hashes = BTreeMap::new();
-    if let Tower::Frozen(tower) = &model.vision_backbone {
-        hashes.insert("vision_backbone".to_string(), weights_sha256(tower));
-    }
+    let mut hashes = vision_hash(&model.vision_backbone);
     if let Tower::Frozen(tower) = &model.text_backbone {
         hashes.insert("text_backbone".to_string(), weights_sha256(tower));
     }
     hashes
+}
+
+/// As [`tower_hashes`], of a model that has an image encoder alone.
+pub fn vision_hash(vision: &Tower<VisionTransformer>) -> BTreeMap<String, String> {
+    let mut hashes = BTreeMap::new();
+    if let Tower::Frozen(tower) = vision {
+        hashes.insert("vision_backbone".to_string(), weights_sha256(tower));
+    }
+    hashes
+}
+
+/// Fails if a frozen tower is not what it was `before`; says so on stderr if it is.
+///
+/// # Errors
+///
+/// Names the tower.
+pub fn check_unchanged(
+    before: &BTreeMap<String, String>,
+    after: &BTreeMap<String, String>,
+) -> Result<(), RunError> {
+    for (tower, hash) in before {
+        if after.get(tower) != Some(hash) {
+            return Err(RunError::Training(format!("the frozen {tower} changed")));
+        }
+        eprintln!("frozen {tower} is bit-identical before and after: sha256 {hash}");
+    }
+    Ok(())
 }
 
 /// SHA-256 over the bytes of every weight of `module`, in the module's order; in hex.

@@ -14,6 +14,7 @@ pub mod optim;
 pub mod recipe;
 pub mod recipe_file;
 pub mod report;
+pub mod retrieval;
 pub mod run;
 pub mod schedule;
 pub mod tasks;

@@ -10,8 +10,9 @@ use crate::recipe::Recipe;
 
 /// Fields that are paths, wherever they stand. Those of a file are relative to the file's folder,
 /// those of `--set` to the current folder.
-pub(crate) const PATH_KEYS: [&str; 10] = [
+pub(crate) const PATH_KEYS: [&str; 11] = [
     "annotations",
+    "bert",
     "checkpoint",
     "emoji_scenes",
     "export",
@@ -24,7 +25,8 @@ pub(crate) const PATH_KEYS: [&str; 10] = [
 ];
 
 /// Fields that name a model, which may come from the hub (`hf://owner/name`), and what of it.
-const MODEL_KEYS: [(&str, Needed); 3] = [
+const MODEL_KEYS: [(&str, Needed); 4] = [
+    ("bert", Needed::Checkpoint),
     ("checkpoint", Needed::Checkpoint),
     ("tokenizer", Needed::Tokenizer),
     ("weights", Needed::Checkpoint),

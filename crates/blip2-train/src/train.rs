@@ -1,9 +1,12 @@
 //! A whole run: data, model, training, final scores, report.
 
 mod captioner;
+mod images;
+mod stage1;
 mod towers;
 
 pub use captioner::{ConstantCaption, FinalScores};
+pub use stage1::Stage1Scores;
 
 use std::io::IsTerminal;
 use std::path::Path;
@@ -106,6 +109,7 @@ pub fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<(), RunEr
     device.seed(start.recipe.seed);
     match start.recipe.task {
         TaskKind::Caption => captioner::run(start, device, stop),
+        TaskKind::Stage1 => stage1::run(start, device, stop),
         TaskKind::LanguageModel => towers::language_model(start, device, stop),
         TaskKind::PatchClassification => towers::patch_classification(start, device, stop),
     }

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use blip2::checkpoint::export::{Export, ExportFormat, weights_of};
-use blip2::checkpoint::{Import, WeightsDType};
+use blip2::checkpoint::{Import, WeightsDType, export_stage1};
 use blip2::presets;
 use burn::tensor::Device;
 
 use super::model::{TowerDType, load};
-use super::{bytes_bar, result_line};
+use super::stage1::is_run;
+use super::{bytes_bar, result_line, stage1};
 use crate::RunError;
 use crate::model_path::{self, Needed};
 use crate::run::RunFolder;
@@ -24,6 +25,10 @@ pub(super) struct Args {
     /// Whose layout to write.
     #[arg(long, value_enum, default_value_t = Format::Huggingface)]
     format: Format,
+    /// The checkpoint is of stage 1: written as transformers' `Blip2ForImageTextRetrieval` or LAVIS's
+    /// `blip2`. Of a run it is known.
+    #[arg(long)]
+    stage1: bool,
     /// The precision to write; without it every tensor keeps its own.
     #[arg(long, value_enum)]
     dtype: Option<DType>,
@@ -101,7 +106,12 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
     });
     let progress = bytes_bar("writing");
     let from = model_path::find(&args.from, Needed::Checkpoint)?;
-    let files = if RunFolder::is_at(&from) {
+    let files = if is_run(&from)? || args.stage1 {
+        let (bases, tokenizer) = (&args.gaps.base, args.gaps.tokenizer.as_deref());
+        let loaded = stage1::load(&from, bases, tokenizer, TowerDType::Stored, device)?;
+        let processor = &loaded.processor_config;
+        export_stage1(&loaded.model, processor, &args.to, format, dtype, &progress)?
+    } else if RunFolder::is_at(&from) {
         let loaded = load(&from, TowerDType::F32, None, device)?;
         let (model, generation) = (&loaded.model, &loaded.generation);
         let mut generation = generation.clone();

@@ -11,7 +11,7 @@ use burn::tensor::Device;
 use serde::Serialize;
 
 use super::model::{TowerDType, TowerProducts, load};
-use super::{bar, json, metrics, result_line};
+use super::{bar, json, metrics, result_line, retrieval};
 use crate::RunError;
 use crate::data::{read_split, references};
 use crate::evaluate::{EvalSettings, candidates, caption, loss};
@@ -21,6 +21,13 @@ use crate::run::StopSignal;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
+    /// What is evaluated: captions, or retrieval with a model of stage 1.
+    #[arg(long, value_enum, default_value_t = Task::Caption)]
+    task: Task,
+    /// With `--task retrieval`: candidates of each query that matching puts in order; 0 for none.
+    /// Default: as the run's recipe says, or 128.
+    #[arg(long, value_name = "K")]
+    rerank: Option<usize>,
     /// A run folder, a folder in the Hugging Face layout, or a model of the hub (owner/name).
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
@@ -57,6 +64,15 @@ pub(super) struct Args {
     json: bool,
 }
 
+/// What a model can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Task {
+    /// Loss and COCO scores of captions.
+    Caption,
+    /// Recall@1, 5 and 10 of images for texts and texts for images.
+    Retrieval,
+}
+
 #[derive(Serialize)]
 struct Output {
     loss: f64,
@@ -76,6 +92,21 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
     };
     let skips = SkipLog::new(OnError::Fail);
     let samples = read_split(&split, &skips, true)?;
+    if args.task == Task::Retrieval {
+        let options = retrieval::Options {
+            model: &args.model,
+            dtype: args.dtype,
+            rerank: args.rerank,
+            batch_size: args.batch_size,
+            json: args.json,
+        };
+        return retrieval::run(&options, &samples, skips, device);
+    }
+    if args.rerank.is_some() {
+        return Err(RunError::Usage(
+            "--rerank belongs to --task retrieval".into(),
+        ));
+    }
     // What scores need is looked for before the long work.
     let scorer = if args.loss_only {
         None

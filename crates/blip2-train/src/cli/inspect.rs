@@ -7,12 +7,13 @@ use blip2::presets;
 use burn::tensor::Device;
 
 use super::convert::Gaps;
-use super::model::{LoadedRun, load_run};
+use super::model::{LoadedRun, TowerDType, load_run};
 use super::result_line;
+use super::stage1::{is_run, load as load_stage1};
 use crate::RunError;
 use crate::model_path::{self, Needed};
 use crate::recipe_file;
-use crate::report::{Estimate, Frozen, memory, parameter_rows, parameter_table};
+use crate::report::{Estimate, Frozen, memory, parameter_rows, parameter_table, stage1_rows};
 use crate::run::RunFolder;
 
 #[derive(Debug, clap::Args)]
@@ -32,6 +33,10 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
     let is_config = args.target.extension().is_some_and(|ext| ext == "toml");
     if is_config {
         let recipe = recipe_file::read(&args.target, &[])?;
+        if let Some(config) = &recipe.stage1 {
+            let model = config.init(device)?;
+            return result_line(&parameter_table(&stage1_rows(&model)));
+        }
         let Some(config) = &recipe.model else {
             return Err(RunError::Usage(format!(
                 "{} describes no captioner",
@@ -41,6 +46,11 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
         let model = config.init(device)?;
         let rows = parameter_rows(model.architecture(), Frozen::of(&model));
         return table(&rows, model.architecture(), recipe.train.batch_size);
+    }
+    if is_run(&args.target)? {
+        let loaded = load_stage1(&args.target, &[], None, TowerDType::F32, device)?;
+        result_line("weights: every tensor loaded; missing: none; unexpected: none")?;
+        return result_line(&parameter_table(&stage1_rows(&loaded.model)));
     }
     if RunFolder::is_at(&args.target) {
         let LoadedRun { model, recipe, .. } = load_run(&args.target, device)?;

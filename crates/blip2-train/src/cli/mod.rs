@@ -4,12 +4,16 @@ mod caption;
 mod convert;
 mod data;
 mod evaluate;
+mod features;
 mod generation;
 mod inspect;
 mod logging;
+mod matching;
 mod metrics;
 mod model;
+mod retrieval;
 mod score;
+mod stage1;
 mod train;
 
 use std::io::IsTerminal;
@@ -39,8 +43,12 @@ enum Command {
     Train(train::Args),
     /// Caption images.
     Caption(caption::Args),
-    /// Loss and COCO scores of a model on annotated images.
+    /// Loss and COCO scores, or recalls of retrieval, of a model on annotated images.
     Evaluate(evaluate::Args),
+    /// What a model of stage 1 makes of images and texts, for search.
+    Features(features::Args),
+    /// How well images and texts go together, by a model of stage 1.
+    Match(matching::Args),
     /// COCO scores of a result file against an annotation file.
     Score(score::Args),
     /// Change a checkpoint's layout and precision, and verify the result.
@@ -84,6 +92,8 @@ fn run(cli: Cli) -> Result<(), RunError> {
         Command::Train(args) => train::run(args, &device()?),
         Command::Caption(args) => caption::run(args, &device()?),
         Command::Evaluate(args) => evaluate::run(args, &device()?),
+        Command::Features(args) => features::run(args, &device()?),
+        Command::Match(args) => matching::run(args, &device()?),
         Command::Score(args) => score::run(args),
         Command::Convert(args) => convert::run(args, &device()?),
         Command::Inspect(args) => inspect::run(args, &device()?),

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use blip2::Blip2Caption;
+use blip2::Compute;
 use blip2_data::DataError;
 use blip2_data::images::{ImageInput, ImageSource, Look, PixelSource};
 use blip2_data::loader::{BatchSource, LoaderOptions, PrefetchLoader};
+use blip2_vision::VisionConfig;
 use burn::data::dataloader::DataLoader;
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 
 use super::file::{self, FeatureWriter, Layout, Origin};
 use super::store::{FeatureStore, Rows};
@@ -17,14 +18,24 @@ use crate::RunError;
 use crate::evaluate::EvalSettings;
 use crate::hash::sha256;
 
+/// The image encoder of a model.
+pub struct Encoder<'a> {
+    /// Its dimensions.
+    pub config: &'a VisionConfig,
+    /// The precision in which it multiplies.
+    pub compute: Compute,
+    /// A hash of its weights; none if they are trained.
+    pub sha256: Option<&'a str>,
+    /// What it makes of images.
+    pub embed: &'a dyn Fn(ImageInput) -> Tensor<3>,
+}
+
 /// What a cache is made of.
 pub struct Cached<'a> {
     /// The split's name, which begins the file's.
     pub split: &'a str,
-    /// The captioner with its frozen image encoder.
-    pub model: &'a Blip2Caption,
-    /// A hash of the image encoder's weights.
-    pub vision_sha256: &'a str,
+    /// The image encoder.
+    pub encoder: &'a Encoder<'a>,
     /// The images, as the encoder sees them.
     pub images: PixelSource,
     /// How many there are.
@@ -48,8 +59,13 @@ pub struct Cached<'a> {
 /// An unreadable image (unless skipped), a full disk, a file of other weights or images under the
 /// right name, or a request to stop.
 pub fn cache(config: &FeaturesConfig, cached: &Cached<'_>) -> Result<FeatureStore, RunError> {
-    let architecture = &cached.model.architecture().vision;
-    let products = cached.model.compute().vision_backbone;
+    let Encoder {
+        config: architecture,
+        compute: products,
+        sha256: weights,
+        ..
+    } = cached.encoder;
+    let weights = weights.unwrap_or_default();
     let layout = Layout {
         images: cached.count,
         views: cached.views,
@@ -58,9 +74,7 @@ pub fn cache(config: &FeaturesConfig, cached: &Cached<'_>) -> Result<FeatureStor
         dtype: config.dtype,
     };
     let origin = Origin {
-        vision_backbone: sha256(
-            format!("{architecture:?} {products:?} {}", cached.vision_sha256).as_bytes(),
-        ),
+        vision_backbone: sha256(format!("{architecture:?} {products:?} {weights}").as_bytes()),
         transforms: sha256(format!("{} {}", cached.transforms, cached.views).as_bytes()),
         images: cached.images_sha256.to_string(),
     };
@@ -153,7 +167,7 @@ fn compute(
     for batch in loader.iter() {
         cached.settings.stop.check(None)?;
         let (images, items) = batch.map_err(|error| RunError::Training(error.to_string()))?;
-        let embeds = cached.model.image_embeds(images).into_data();
+        let embeds = (cached.encoder.embed)(images).into_data();
         let embeds = embeds.convert_dtype(layout.dtype.dtype());
         for (row, item) in embeds.as_bytes().chunks_exact(row_len).zip(items) {
             while done < item {

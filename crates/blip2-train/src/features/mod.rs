@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use burn::tensor::DType;
 use serde::{Deserialize, Serialize};
 
-pub use build::{Cached, cache};
+pub use build::{Cached, Encoder, cache};
 pub use store::FeatureStore;
 
 /// The table `[features]`.

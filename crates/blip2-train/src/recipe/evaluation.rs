@@ -1,4 +1,4 @@
-//! The table `[evaluation]`.
+//! The tables `[evaluation]` and `[retrieval]`.
 
 use blip2_eval::Metric;
 use blip2_lm::GenerationConfig;
@@ -56,4 +56,20 @@ impl EvaluationConfig {
         }
         Ok(())
     }
+}
+
+/// The table `[retrieval]`: texts and images are looked for among each other, all captions of each
+/// image counting as right.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetrievalConfig {
+    /// Images a batch.
+    pub batch_size: usize,
+    /// The first so many validation images are looked for after each epoch; 0 for all. Their mean
+    /// recall chooses the best checkpoint.
+    pub val_images: usize,
+    /// Candidates of each query that matching puts in order after each epoch; 0 for none.
+    pub val_rerank: usize,
+    /// The same for the tests; 128 in the paper (`k_test`).
+    pub test_rerank: usize,
 }

@@ -6,6 +6,7 @@ mod optimization;
 
 use std::path::PathBuf;
 
+use blip2::stage1::Blip2QformerConfig;
 use blip2::{Blip2CaptionConfig, InitConfig};
 use blip2_data::transforms::ImageProcessorConfig;
 use blip2_lm::OptConfig;
@@ -13,7 +14,7 @@ use blip2_vision::VisionConfig;
 use serde::{Deserialize, Serialize};
 
 pub use data::{DataConfig, SplitConfig};
-pub use evaluation::EvaluationConfig;
+pub use evaluation::{EvaluationConfig, RetrievalConfig};
 pub use optimization::{OptimizerConfig, ScheduleConfig, ScheduleKind, TrainConfig};
 
 use crate::features::FeaturesConfig;
@@ -24,6 +25,8 @@ use crate::features::FeaturesConfig;
 pub enum TaskKind {
     /// A captioner: the table `[model]`.
     Caption,
+    /// The Q-Former's own pre-training, or its fine-tuning for retrieval: the table `[stage1]`.
+    Stage1,
     /// A language model on captions alone: the table `[language_model]`.
     LanguageModel,
     /// An image encoder on what lies in each patch: the table `[patch_classification]`.
@@ -41,6 +44,9 @@ pub struct Recipe {
     /// The captioner, for the task `caption`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<Blip2CaptionConfig>,
+    /// The model of stage 1, for the task `stage1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage1: Option<Blip2QformerConfig>,
     /// The language model, for the task `language_model`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language_model: Option<LanguageModelConfig>,
@@ -61,6 +67,9 @@ pub struct Recipe {
     /// Validation after each epoch and the tests at the end, for the task `caption`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evaluation: Option<EvaluationConfig>,
+    /// Validation after each epoch and the tests at the end, for the task `stage1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retrieval: Option<RetrievalConfig>,
 }
 
 /// Task `language_model`: OPT and its byte-level BPE tokenizer on the captions of the train split.
@@ -108,6 +117,9 @@ impl Recipe {
     pub fn validate(&self) -> Result<(), String> {
         let tables = [
             (TaskKind::Caption, "model", self.model.is_some()),
+            (TaskKind::Caption, "evaluation", self.evaluation.is_some()),
+            (TaskKind::Stage1, "stage1", self.stage1.is_some()),
+            (TaskKind::Stage1, "retrieval", self.retrieval.is_some()),
             (
                 TaskKind::LanguageModel,
                 "language_model",
@@ -130,10 +142,12 @@ impl Recipe {
                 _ => {}
             }
         }
-        if self.task != TaskKind::Caption
+        if !matches!(self.task, TaskKind::Caption | TaskKind::Stage1)
             && (self.features.is_some() || self.data.augmentation.is_some())
         {
-            return Err("`features` and `data.augmentation` belong to the task caption".into());
+            return Err(
+                "`features` and `data.augmentation` belong to the tasks caption and stage1".into(),
+            );
         }
         if let Some(features) = &self.features
             && self.data.augmentation.is_none()
@@ -144,9 +158,6 @@ impl Recipe {
                         image are the same; leave it at 1"
                     .into(),
             );
-        }
-        if self.task == TaskKind::Caption && self.evaluation.is_none() {
-            return Err("the table `[evaluation]` is missing".into());
         }
         for (index, split) in self.data.test.iter().enumerate() {
             if split.name.is_none() {
@@ -166,6 +177,10 @@ impl Recipe {
             (
                 "evaluation.batch_size",
                 self.evaluation.as_ref().map_or(1, |eval| eval.batch_size),
+            ),
+            (
+                "retrieval.batch_size",
+                self.retrieval.as_ref().map_or(1, |eval| eval.batch_size),
             ),
         ];
         for (field, value) in positive {
@@ -217,6 +232,19 @@ impl Recipe {
 
     /// The checkpoint that the trained parts start from, if any.
     pub fn init_cfg(&self) -> Option<&InitConfig> {
-        self.model.as_ref()?.init_cfg.as_ref()
+        match (&self.model, &self.stage1) {
+            (Some(model), _) => model.init_cfg.as_ref(),
+            (None, Some(model)) => model.init_cfg.as_ref(),
+            (None, None) => None,
+        }
+    }
+
+    /// How images become tensors, in a task on images and captions.
+    pub fn processor(&self) -> Option<&ImageProcessorConfig> {
+        match (&self.model, &self.stage1) {
+            (Some(model), _) => Some(&model.data_preprocessor),
+            (None, Some(model)) => Some(&model.data_preprocessor),
+            (None, None) => None,
+        }
     }
 }

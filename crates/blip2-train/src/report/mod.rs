@@ -1,26 +1,29 @@
 //! `report.html`: one self-contained page that shows what a run did.
 
+mod captions;
 mod curves;
 mod memory;
 mod page;
 mod parameters;
+mod retrieval;
 mod samples;
 
 use std::sync::Arc;
 
 use blip2::Blip2Caption;
+use blip2::stage1::Blip2Qformer;
 use blip2_data::CaptionSample;
 use blip2_data::annotations::Skipped;
 use blip2_data::sample::Sample;
-use blip2_eval::Scores;
+use blip2_eval::{RetrievalScores, Scores};
 
 pub use memory::{Estimate, memory};
-pub use parameters::{Frozen, PartRow, parameter_rows, parameter_table, thousands};
+pub use parameters::{Frozen, PartRow, parameter_rows, parameter_table, stage1_rows, thousands};
 
 use crate::RunError;
 use crate::recipe::Recipe;
-use crate::run::{MetricsFile, RunFolder, write_atomic};
-use crate::train::FinalScores;
+use crate::run::{MetricsFile, Record, RunFolder, write_atomic};
+use crate::train::{FinalScores, Stage1Scores};
 
 /// Images of each test split in the grid.
 const GRID_IMAGES: usize = 18;
@@ -28,7 +31,7 @@ const GRID_IMAGES: usize = 18;
 /// A test split with its captions: name, samples, captioned samples.
 pub type Shown = (String, Arc<Vec<Sample>>, Vec<CaptionSample>);
 
-/// Writes the report of a finished run.
+/// Writes the report of a captioner's finished run.
 ///
 /// # Errors
 ///
@@ -41,21 +44,54 @@ pub fn write(
     shown: &[Shown],
     skipped: &[Skipped],
 ) -> Result<(), RunError> {
-    let records = if folder.metrics().exists() {
-        MetricsFile::read(&folder.metrics())?
-    } else {
-        Vec::new()
-    };
+    let rates = scores.splits.iter();
     let page = page::Page {
         folder,
         recipe,
         parts: parameter_rows(model.architecture(), Frozen::of(model)),
-        scores,
-        shown,
+        frozen_towers: &scores.frozen_towers,
+        scores: captions::scores_section(scores),
+        images: captions::images_section(shown)?,
+        rates: rates
+            .map(|(split, scores)| (format!("captions of {split}"), scores.captions_per_s))
+            .collect(),
         skipped,
-        records: &records,
+        records: &records(folder)?,
     };
     write_atomic(&folder.report(), page.html()?.as_bytes())
+}
+
+/// Writes the report of a finished run of stage 1.
+///
+/// # Errors
+///
+/// If a file can't be read or written.
+pub fn write_stage1(
+    folder: &RunFolder,
+    recipe: &Recipe,
+    model: &Blip2Qformer,
+    scores: &Stage1Scores,
+    skipped: &[Skipped],
+) -> Result<(), RunError> {
+    let page = page::Page {
+        folder,
+        recipe,
+        parts: stage1_rows(model),
+        frozen_towers: &scores.frozen_towers,
+        scores: retrieval::scores_section(scores),
+        images: String::new(),
+        rates: Vec::new(),
+        skipped,
+        records: &records(folder)?,
+    };
+    write_atomic(&folder.report(), page.html()?.as_bytes())
+}
+
+fn records(folder: &RunFolder) -> Result<Vec<Record>, RunError> {
+    match folder.metrics().exists() {
+        true => MetricsFile::read(&folder.metrics()),
+        false => Ok(Vec::new()),
+    }
 }
 
 /// A table of scores ×100, a row for each named set of images; one set needs no name.
@@ -80,6 +116,15 @@ pub fn score_table(rows: &[(&str, &Scores)]) -> String {
 
 /// `Bleu_4 41.2  ROUGE_L 60.3  CIDEr 123.4`: ×100, as papers print them.
 pub fn score_line(scores: &Scores) -> String {
+    scores
+        .iter()
+        .map(|(name, value)| format!("{name} {:.1}", value * 100.0))
+        .collect::<Vec<_>>()
+        .join("  ")
+}
+
+/// `i2t_R@1 41.2  …  r_mean 60.3`: ×100, as papers print them.
+pub fn recall_line(scores: &RetrievalScores) -> String {
     scores
         .iter()
         .map(|(name, value)| format!("{name} {:.1}", value * 100.0))

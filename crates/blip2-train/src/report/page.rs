@@ -1,25 +1,16 @@
-//! The page itself: tables, charts, a grid of images with captions.
+//! The page itself: what every task's report shows.
 
 use std::collections::BTreeMap;
-use std::io::Cursor;
-use std::path::Path;
 
 use blip2_data::annotations::Skipped;
-use blip2_data::transforms::{DecodeLimits, decode};
-use image::{DynamicImage, ImageFormat};
 
 use super::curves::{Line, chart};
 use super::parameters::{PartRow, thousands};
 use super::samples::{left_out_section, samples_section};
-use super::{GRID_IMAGES, Shown};
 use crate::RunError;
 use crate::recipe::Recipe;
 use crate::recipe_file;
 use crate::run::{Record, RunFolder};
-use crate::train::FinalScores;
-
-/// Longest side of an image in the grid, in pixels.
-const THUMBNAIL: u32 = 192;
 
 const STYLE: &str = "
 body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:#1c2330;background:#fff}
@@ -34,13 +25,22 @@ polyline{fill:none;stroke-width:1.6}.grid{stroke:#e6eaf0}.legend{margin:0;font-s
 .pred{font-weight:600;margin:.3rem 0}.refs{color:#5b6675;font-size:12.5px;margin:0;padding-left:1rem}
 pre{background:#f6f8fa;padding:1rem;overflow:auto;font-size:12.5px}.note{color:#5b6675}";
 
+/// Of lines in one chart.
+const COLOURS: [&str; 4] = ["#3b76d9", "#d9703b", "#2f9e63", "#7a5bc4"];
+
 /// What the page shows.
 pub(super) struct Page<'a> {
     pub folder: &'a RunFolder,
     pub recipe: &'a Recipe,
     pub parts: Vec<PartRow>,
-    pub scores: &'a FinalScores,
-    pub shown: &'a [Shown],
+    /// SHA-256 by name.
+    pub frozen_towers: &'a BTreeMap<String, String>,
+    /// The task's own section of scores.
+    pub scores: String,
+    /// The task's own section of images; may be empty.
+    pub images: String,
+    /// What else was timed, in images a second.
+    pub rates: Vec<(String, f64)>,
     pub skipped: &'a [Skipped],
     pub records: &'a [Record],
 }
@@ -55,11 +55,11 @@ impl Page<'_> {
             .to_string_lossy();
         let name = escape(&name);
         let sections = [
-            self.scores_section(),
+            self.scores.clone(),
             self.charts_section(),
             samples_section(self.records),
             left_out_section(self.records),
-            self.images_section()?,
+            self.images.clone(),
             self.parameters_section(),
             self.throughput_section(),
             self.skipped_section(),
@@ -75,46 +75,23 @@ impl Page<'_> {
         ))
     }
 
-    fn scores_section(&self) -> String {
-        let mut names: Vec<&str> = Vec::new();
-        for split in self.scores.splits.values() {
-            names = split.scores.iter().map(|(name, _)| name).collect();
-        }
-        let mut html = format!(
-            "<h2>Scores</h2><p class=note>×100, as papers print them; checkpoint of step {}</p>\
-             <table><tr><th>split<th>images",
-            self.scores.checkpoint_step
-        );
-        for name in &names {
-            html += &format!("<th>{name}");
-        }
-        html += "<th>best constant caption: CIDEr<th>empty captions";
-        for (split, scores) in &self.scores.splits {
-            html += &format!("<tr><td>{}<td>{}", escape(split), scores.images);
-            for (_, value) in scores.scores.iter() {
-                html += &format!("<td>{:.1}", value * 100.0);
-            }
-            let constant = self.scores.constant_caption.get(split);
-            html += &format!(
-                "<td>{:.1}<td>{:.1} %",
-                constant.map_or(0.0, |constant| constant.cider * 100.0),
-                scores.empty_rate * 100.0
-            );
-        }
-        html + "</table>"
-    }
-
     fn charts_section(&self) -> String {
         let (mut train, mut lr, mut valid, mut score) = (vec![], vec![], vec![], vec![]);
+        let mut parts: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
         let mut metric_name = "score";
         for record in self.records {
             match record {
                 Record::Train {
                     step,
                     loss,
+                    losses,
                     lr: rate,
                     ..
                 } => {
+                    for (name, part) in losses {
+                        let points: &mut Vec<_> = parts.entry(name.as_str()).or_default();
+                        points.push((*step as f64, *part));
+                    }
                     train.push((*step as f64, *loss));
                     lr.push((*step as f64, *rate));
                 }
@@ -138,7 +115,7 @@ impl Page<'_> {
             points,
         };
         format!(
-            "<h2>Training</h2><div class=charts>{}{}{}</div>",
+            "<h2>Training</h2><div class=charts>{}{}{}{}</div>",
             chart(
                 "loss over steps",
                 &[
@@ -146,6 +123,17 @@ impl Page<'_> {
                     line("validation", "#d9703b", valid)
                 ]
             ),
+            match parts.is_empty() {
+                true => String::new(),
+                false => chart(
+                    "parts of the loss over steps",
+                    &parts
+                        .into_iter()
+                        .zip(COLOURS.iter().cycle())
+                        .map(|((name, points), colour)| line(name, colour, points))
+                        .collect::<Vec<_>>(),
+                ),
+            },
             chart(
                 &format!("validation {metric_name} over steps"),
                 &[line(metric_name, "#2f9e63", score)]
@@ -155,36 +143,6 @@ impl Page<'_> {
                 &[line("learning rate", "#7a5bc4", lr)]
             ),
         )
-    }
-
-    fn images_section(&self) -> Result<String, RunError> {
-        let mut html = String::new();
-        for (split, samples, captions) in self.shown {
-            html += &format!("<h2>{}</h2><div class=images>", escape(split));
-            let by_id: BTreeMap<&str, _> = samples
-                .iter()
-                .map(|sample| (sample.image_id.as_str(), sample))
-                .collect();
-            // Spread over the split, always the same images.
-            let stride = captions.len().div_ceil(GRID_IMAGES).max(1);
-            for caption in captions.iter().step_by(stride) {
-                let Some(sample) = by_id.get(caption.image_id.as_str()) else {
-                    continue;
-                };
-                html += &format!(
-                    "<div><img alt=\"{0}\" src=\"{1}\"><p class=pred>{2}</p><ul class=refs>",
-                    escape(&sample.file_name),
-                    thumbnail(&sample.path)?,
-                    escape(caption.pred_caption.as_deref().unwrap_or_default()),
-                );
-                for reference in sample.captions.iter().take(5) {
-                    html += &format!("<li>{}", escape(reference));
-                }
-                html += "</ul></div>";
-            }
-            html += "</div>";
-        }
-        Ok(html)
     }
 
     fn parameters_section(&self) -> String {
@@ -206,7 +164,7 @@ impl Page<'_> {
             thousands(frozen),
             thousands(trained)
         );
-        for (tower, hash) in &self.scores.frozen_towers {
+        for (tower, hash) in self.frozen_towers {
             html += &format!(
                 "<p class=note>{tower} is bit-identical before and after: sha256 {hash}</p>"
             );
@@ -230,12 +188,8 @@ impl Page<'_> {
             "<h2>Throughput</h2><table><tr><td>training, median<td>{median:.1} images/s\
              <tr><td>validation<td>{validation:.0} s in all"
         );
-        for (split, scores) in &self.scores.splits {
-            html += &format!(
-                "<tr><td>captions of {}<td>{:.1} images/s",
-                escape(split),
-                scores.captions_per_s
-            );
+        for (what, rate) in &self.rates {
+            html += &format!("<tr><td>{}<td>{rate:.1} images/s", escape(what));
         }
         html + "</table>"
     }
@@ -250,25 +204,6 @@ impl Page<'_> {
         }
         html + "</ul>"
     }
-}
-
-/// A small JPEG of the image as a data URL.
-fn thumbnail(path: &Path) -> Result<String, RunError> {
-    let image = DynamicImage::from(decode(path, &DecodeLimits::default())?);
-    let mut bytes = Cursor::new(Vec::new());
-    image
-        .thumbnail(THUMBNAIL, THUMBNAIL)
-        .write_to(&mut bytes, ImageFormat::Jpeg)
-        .map_err(|error| RunError::io(path)(std::io::Error::other(error)))?;
-    Ok(format!(
-        "data:image/jpeg;base64,{}",
-        base64(&bytes.into_inner())
-    ))
-}
-
-fn base64(bytes: &[u8]) -> String {
-    use base64::Engine;
-    base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 
 pub(super) fn escape(text: &str) -> String {

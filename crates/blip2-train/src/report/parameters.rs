@@ -3,6 +3,8 @@
 use blip2::Blip2Caption;
 use blip2::checkpoint::Architecture;
 use blip2::checkpoint::names::Part;
+use blip2::stage1::Blip2Qformer;
+use burn::module::Module;
 
 /// One part of a captioner.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +58,27 @@ pub fn parameter_rows(architecture: &Architecture, frozen: Frozen) -> Vec<PartRo
             },
         })
         .collect()
+}
+
+/// The parts of a model of stage 1 in the order of the data.
+pub fn stage1_rows(model: &Blip2Qformer) -> Vec<PartRow> {
+    let row = |part: Part, params, frozen| PartRow {
+        name: part.name(),
+        params,
+        frozen,
+    };
+    let vision = &model.vision_backbone;
+    let params = vision.get().num_params();
+    vec![
+        row(Part::VisionBackbone, params, vision.is_frozen()),
+        row(Part::LnVision, model.ln_vision.num_params(), false),
+        row(
+            Part::MultimodalBackbone,
+            model.multimodal_backbone.num_params(),
+            false,
+        ),
+        row(Part::Heads, model.heads.num_params(), false),
+    ]
 }
 
 /// The rows as lines of text, with sums.

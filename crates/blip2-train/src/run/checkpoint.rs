@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use blip2::checkpoint::{Source, Weights};
 use burn::module::Module;
 use burn::optim::OptimizerRecord;
 use burn::store::ModuleRecord;
@@ -113,10 +114,7 @@ impl Found {
     ///
     /// If they belong to another config: the message names the parameters.
     pub fn load_into<M: Module>(&self, module: M) -> Result<M, RunError> {
-        match self.state.sha256.contains_key(AVERAGE) {
-            true => self.load(AVERAGE, module),
-            false => self.load(MODEL, module),
-        }
+        self.load(self.judged(), module)
     }
 
     /// Puts the weights that are trained into `module`.
@@ -134,6 +132,35 @@ impl Found {
         module
             .try_load_record(record)
             .map_err(|error| self.error(&error))
+    }
+
+    /// Whether it is of stage 1.
+    ///
+    /// # Errors
+    ///
+    /// If the file can't be read.
+    pub fn is_stage1(&self) -> Result<bool, RunError> {
+        let source = Source::open(&self.path.join(self.judged()))?;
+        let head = |key: &String| key.starts_with("model.heads.");
+        Ok(source.tensors().keys().any(head))
+    }
+
+    /// The validated weights by their parts, none read yet.
+    ///
+    /// # Errors
+    ///
+    /// If the file can't be read.
+    pub fn weights(&self) -> Result<Weights, RunError> {
+        let source = Source::open(&self.path.join(self.judged()))?;
+        Ok(Weights::of(&source.without_prefix("model."))?)
+    }
+
+    /// The file of the weights that were validated: their average, if the run keeps one.
+    fn judged(&self) -> &'static str {
+        match self.state.sha256.contains_key(AVERAGE) {
+            true => AVERAGE,
+            false => MODEL,
+        }
     }
 
     /// Refuses to go on with another config, other data or other frozen towers.

@@ -23,6 +23,9 @@ pub enum Record {
         epoch: usize,
         /// The mean loss of the step's batches.
         loss: f64,
+        /// What the loss is the sum of, by name, where it is a sum.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        losses: BTreeMap<String, f64>,
         /// The learning rate.
         lr: f64,
         /// The global gradient norm before clipping.
@@ -40,7 +43,10 @@ pub enum Record {
         epoch: usize,
         /// The mean loss over the validation split.
         loss: f64,
-        /// The name of `score`: `CIDEr` or an accuracy.
+        /// What the loss is the sum of, by name, where it is a sum.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        losses: BTreeMap<String, f64>,
+        /// The name of `score`: `CIDEr`, `r_mean` or an accuracy.
         metric: String,
         /// The score that chooses the best checkpoint; a fraction.
         score: f64,
@@ -189,6 +195,7 @@ mod tests {
             step,
             epoch: 1,
             loss: 0.5,
+            losses: BTreeMap::new(),
             lr: 1e-3,
             grad_norm: 1.0,
             items: 8,

@@ -4,6 +4,7 @@
 //! one uses the same learner, events and dashboard, and adds checkpoints at any step, a stop on
 //! Ctrl-C that loses nothing, scores from generated captions, and errors instead of panics.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Instant;
 
@@ -300,6 +301,7 @@ where
             step: self.state.step,
             epoch: step.epoch,
             loss: mean_loss(&step.outputs),
+            losses: mean_parts(&step.outputs),
             lr: lr.base(),
             grad_norm,
             items,
@@ -382,6 +384,19 @@ pub(super) fn mean_loss(outputs: &[StepOutput]) -> f64 {
         .map(|output| output.loss * output.count as f64)
         .sum();
     sum / count.max(1) as f64
+}
+
+/// The means of what the losses are sums of, by name.
+pub(super) fn mean_parts(outputs: &[StepOutput]) -> BTreeMap<String, f64> {
+    let count: usize = outputs.iter().map(|output| output.count).sum();
+    let mut means = BTreeMap::new();
+    for output in outputs {
+        for &(name, loss) in &output.parts {
+            *means.entry(name.to_string()).or_default() +=
+                loss * output.count as f64 / count.max(1) as f64;
+        }
+    }
+    means
 }
 
 /// The first tensor of a step that is not finite: a weight, or what `model` makes of `batch`.

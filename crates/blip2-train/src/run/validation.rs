@@ -1,15 +1,13 @@
 //! What the loop measures besides the training loss: validation after an epoch, sample captions.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use blip2_data::loader::BatchSource;
-use blip2_eval::Scores;
 use burn::data::dataloader::Progress;
 use burn_train::{LearnerEvent, TrainingItem, ValidLoader};
 
 use super::Record;
-use super::strategy::{Fit, mean_loss};
+use super::strategy::{Fit, mean_loss, mean_parts};
 use crate::RunError;
 use crate::tasks::{StepOutput, Task};
 
@@ -95,9 +93,10 @@ where
             step: self.state.step,
             epoch,
             loss: mean_loss(&outputs),
+            losses: mean_parts(&outputs),
             metric: T::SCORE.to_string(),
             score,
-            scores: scores.map_or_else(BTreeMap::new, |scores| by_name(&scores.all)),
+            scores: scores.map(|scores| scores.all).unwrap_or_default(),
             seconds: started.elapsed().as_secs_f64(),
         });
         Ok(Some(score))
@@ -120,11 +119,4 @@ fn mean_accuracy(outputs: &[StepOutput]) -> f64 {
         .filter_map(|output| output.accuracy)
         .collect();
     accuracies.iter().sum::<f64>() / accuracies.len().max(1) as f64
-}
-
-fn by_name(scores: &Scores) -> BTreeMap<String, f64> {
-    scores
-        .iter()
-        .map(|(name, value)| (name.to_string(), value))
-        .collect()
 }

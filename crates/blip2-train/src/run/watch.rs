@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use blip2_eval::Scores;
-
 use crate::RunError;
 
 /// The scores of an epoch.
@@ -11,8 +9,8 @@ use crate::RunError;
 pub struct EpochScores {
     /// What chooses the best checkpoint; higher is better.
     pub best_by: f64,
-    /// Everything that was computed.
-    pub all: Scores,
+    /// Everything that was computed, by name; fractions.
+    pub all: BTreeMap<String, f64>,
 }
 
 /// Looks at the model of a task while it learns.

@@ -28,6 +28,7 @@ impl Task for CaptionTask {
     fn task_loss(&self, batch: CaptionBatch) -> Result<TaskLoss, TaskError> {
         let losses = self.model.loss(batch.images, &batch.samples)?;
         Ok(TaskLoss {
+            parts: Vec::new(),
             loss: losses.loss,
             count: losses.tokens,
             accuracy: None,

@@ -51,6 +51,7 @@ impl Task for LanguageTask {
             correct.count() as f64 / count.max(1) as f64
         });
         Ok(TaskLoss {
+            parts: Vec::new(),
             loss: self.model.cross_entropy(hidden, &targets.ids),
             accuracy,
             count,

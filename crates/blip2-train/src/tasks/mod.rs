@@ -4,6 +4,7 @@ mod caption;
 mod language;
 mod output;
 mod patches;
+mod stage1;
 
 use blip2::Blip2Error;
 use blip2_data::DataError;
@@ -14,6 +15,7 @@ pub use caption::CaptionTask;
 pub use language::{DocumentBatch, DocumentSource, LanguageTask};
 pub use output::{ScoreInput, ScoreMetric, StepOutput};
 pub use patches::{PatchBatch, PatchSource, PatchTask};
+pub use stage1::Stage1Task;
 
 /// What one batch gives: a loss to minimise, and numbers to report.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub struct TaskLoss {
     pub count: usize,
     /// The fraction of correct predictions, where the task has it.
     pub accuracy: Option<f64>,
+    /// What `loss` is the sum of, by name, where it is a sum.
+    pub parts: Vec<(&'static str, Tensor<1>)>,
 }
 
 /// Why a step failed.

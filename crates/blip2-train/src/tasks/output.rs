@@ -22,6 +22,8 @@ pub struct StepOutput {
     pub items: usize,
     /// The fraction of correct predictions, where the task has it.
     pub accuracy: Option<f64>,
+    /// What `loss` is the sum of, by name, where it is a sum.
+    pub parts: Vec<(&'static str, f64)>,
     /// The task's score, set where it is known: with the last item of a validation epoch.
     pub score: Option<f64>,
 }
@@ -29,8 +31,14 @@ pub struct StepOutput {
 impl StepOutput {
     /// Reads the loss back; waits for the device.
     pub fn new(loss: TaskLoss, items: usize) -> Self {
+        let read = |loss: Tensor<1>| f64::from(loss.into_scalar::<f32>());
         Self {
-            loss: f64::from(loss.loss.into_scalar::<f32>()),
+            loss: read(loss.loss),
+            parts: loss
+                .parts
+                .into_iter()
+                .map(|(name, part)| (name, read(part)))
+                .collect(),
             count: loss.count,
             items,
             accuracy: loss.accuracy,

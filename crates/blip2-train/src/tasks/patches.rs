@@ -92,6 +92,7 @@ impl Task for PatchTask {
         let scores =
             log_softmax(logits, 1).gather(1, Tensor::<2, Int>::from_data(targets, &device));
         Ok(TaskLoss {
+            parts: Vec::new(),
             loss: (scores * weights)
                 .sum()
                 .neg()

@@ -200,9 +200,11 @@ impl Blip2Qformer {
         }
     }
 
-    /// What the Q-Former reads of the images: their embeddings, normed, in the Q-Former's
-    /// precision.
-    pub(super) fn normed_embeds(&self, images: impl Into<ImageInput>) -> Tensor<3> {
+    /// What the Q-Former reads of the images: their embeddings, normed.
+    ///
+    /// # Shapes
+    /// - returns: `[batch, image_tokens, vision_width]`
+    pub fn normed_embeds(&self, images: impl Into<ImageInput>) -> Tensor<3> {
         self.ln_vision.forward(self.image_embeds(images))
     }
 }

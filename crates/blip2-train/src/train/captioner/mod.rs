@@ -1,23 +1,24 @@
 //! The run of a captioner.
 
-mod images;
 mod scores;
 
-use blip2::checkpoint::load_trained_parts;
+use blip2::Blip2Caption;
+use blip2::checkpoint::{Weights, load_trained_parts};
 use blip2_data::batch::CaptionChoice;
 use blip2_data::skips::SkipLog;
-use blip2_data::transforms::ImageProcessor;
 use burn::module::Module;
 use burn::tensor::Device;
+use std::path::Path;
 
 pub use scores::{ConstantCaption, FinalScores};
 
-use self::images::{Images, Pixels, Splits};
 use self::scores::{Finish, ValWatch};
+use super::images::{Images, Pixels, Splits, check_image_size};
 use super::{Start, Training, check_batch_size, fit};
 use crate::RunError;
 use crate::data::{eval_loader, train_loader};
 use crate::evaluate::EvalSettings;
+use crate::features::Encoder;
 use crate::hash::tower_hashes;
 use crate::report;
 use crate::run::{StopSignal, checkpoint};
@@ -36,17 +37,12 @@ pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<()
     let processor = model_config.data_preprocessor.init()?;
     let autodiff = device.clone().autodiff();
     let mut model = model_config.init(&autodiff)?;
-    check_image_size(&model, &processor)?;
+    let image_size = model.vision_backbone.get().image_size();
+    check_image_size("model", &processor, image_size)?;
     let hashes = tower_hashes(&model);
     if let Some(init) = recipe.init_cfg() {
         let path = &init.checkpoint;
-        model = if checkpoint::is_one(path) {
-            checkpoint::find(path)?
-                .load_into(CaptionTask { model })?
-                .model
-        } else {
-            load_trained_parts(model, &blip2::checkpoint::Weights::open(path)?, &autodiff)?.0
-        };
+        model = initialised(model, path, &autodiff)?;
     }
     let rows = report::parameter_rows(model.architecture(), report::Frozen::of(&model));
     eprintln!("{}", report::parameter_table(&rows));
@@ -67,9 +63,13 @@ pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<()
         &start.folder,
         &splits,
         &pixels,
-        &model,
+        &Encoder {
+            config: &model.architecture().vision,
+            compute: model.compute().vision_backbone,
+            sha256: hashes.get("vision_backbone").map(String::as_str),
+            embed: &|images| model.image_embeds(images),
+        },
         &settings,
-        hashes.get("vision_backbone"),
     )?;
     let train = train_loader(recipe, splits.train.clone(), images.train, device);
     let valid = eval_loader(
@@ -109,18 +109,29 @@ pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<()
     .score(&model.valid(), checkpoint_step, hashes)
 }
 
-fn check_image_size(
-    model: &blip2::Blip2Caption,
-    processor: &ImageProcessor,
-) -> Result<(), RunError> {
-    let expected = model.vision_backbone.get().image_size();
-    let (height, width) = processor.size();
-    if (height, width) == (expected, expected) {
-        return Ok(());
+/// `model` with the trained parts of the checkpoint at `path`: of a captioner, or of stage 1, which
+/// has no neck.
+fn initialised(
+    model: Blip2Caption,
+    path: &Path,
+    device: &Device,
+) -> Result<Blip2Caption, RunError> {
+    let weights = match checkpoint::is_one(path) {
+        true => {
+            let found = checkpoint::find(path)?;
+            match found.is_stage1()? {
+                true => found.weights()?,
+                false => return Ok(found.load_into(CaptionTask { model })?.model),
+            }
+        }
+        false => Weights::open(path)?,
+    };
+    let (model, stage_one) = load_trained_parts(model, &weights, device)?;
+    if stage_one {
+        eprintln!(
+            "{} is of stage 1: Q-Former, queries and LayerNorm start from it, the neck is new",
+            path.display()
+        );
     }
-    Err(blip2::Blip2Error::Config {
-        field: "model.data_preprocessor.size".into(),
-        reason: format!("is {height}×{width}, but the image encoder takes {expected}×{expected}"),
-    }
-    .into())
+    Ok(model)
 }

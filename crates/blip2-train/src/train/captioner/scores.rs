@@ -9,17 +9,17 @@ use blip2_data::images::ImageSource;
 use blip2_data::sample::Sample;
 use serde::Serialize;
 
-use super::images::{Pixels, Splits};
 use crate::RunError;
 use crate::evaluate::{
     EvalSettings, METRICS, SplitScores, best_constant, candidates, caption, empty_rate, score,
     write_results,
 };
-use crate::hash::tower_hashes;
+use crate::hash::{check_unchanged, tower_hashes};
 use crate::recipe::{EvaluationConfig, Recipe};
 use crate::report;
 use crate::run::{EpochScores, RunFolder, Watch, write_json};
 use crate::tasks::{CaptionTask, Task};
+use crate::train::images::{Pixels, Splits};
 
 /// How many of the most frequent train captions are tried as the constant caption.
 const CONSTANT_CANDIDATES: usize = 50;
@@ -109,7 +109,10 @@ impl Watch<CaptionTask> for ValWatch {
         let scores = score(&captions, &samples, &self.evaluation.val_metrics)?;
         Ok(EpochScores {
             best_by: scores.get(CaptionTask::SCORE).unwrap_or(0.0),
-            all: scores,
+            all: scores
+                .iter()
+                .map(|(name, value)| (name.to_string(), value))
+                .collect(),
         })
     }
 
@@ -176,13 +179,7 @@ impl Finish<'_> {
             scores.constant_caption.insert(name.clone(), constant);
             shown.push((name.clone(), samples.clone(), captions));
         }
-        let after = tower_hashes(model);
-        for (tower, before) in &scores.frozen_towers {
-            if after.get(tower) != Some(before) {
-                return Err(RunError::Training(format!("the frozen {tower} changed")));
-            }
-            eprintln!("frozen {tower} is bit-identical before and after: sha256 {before}");
-        }
+        check_unchanged(&scores.frozen_towers, &tower_hashes(model))?;
         write_json(&self.folder.scores(), &scores)?;
         let skipped = self.pixels.skips.list();
         report::write(self.folder, self.recipe, model, &scores, &shown, &skipped)?;

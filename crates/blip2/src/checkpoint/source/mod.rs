@@ -116,6 +116,17 @@ impl Source {
         Ok(Self { path, tensors })
     }
 
+    /// The same tensors, whose keys begin with `prefix`, by the rest of their keys.
+    pub fn without_prefix(self, prefix: &str) -> Self {
+        let tensors = self.tensors.into_iter();
+        let tensors = tensors
+            .filter_map(|(key, tensor)| Some((key.strip_prefix(prefix)?.to_string(), tensor)));
+        Self {
+            tensors: tensors.collect(),
+            ..self
+        }
+    }
+
     /// The file, or the index.
     pub fn path(&self) -> &Path {
         &self.path

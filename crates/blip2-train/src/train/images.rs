@@ -1,9 +1,8 @@
-//! The splits of a captioner's run, and where their images come from.
+//! The splits of a run on images and captions, and where their images come from.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use blip2::Blip2Caption;
 use blip2_data::images::{ImageSource, PixelSource};
 use blip2_data::sample::Sample;
 use blip2_data::skips::SkipLog;
@@ -13,12 +12,12 @@ use crate::RunError;
 use crate::cli::json;
 use crate::data::{captions_sha256, clean_captions, images_sha256, read_split};
 use crate::evaluate::EvalSettings;
-use crate::features::{CacheKind, Cached, cache};
+use crate::features::{CacheKind, Cached, Encoder, cache};
 use crate::recipe::Recipe;
 use crate::run::RunFolder;
 
 /// The images and captions of a run.
-pub(super) struct Splits {
+pub(in crate::train) struct Splits {
     /// With the captions that are learned.
     pub train: Arc<Vec<Sample>>,
     /// With the captions that are scored.
@@ -71,7 +70,7 @@ impl Splits {
 
 /// Where the images of an epoch come from: files, or the features that a frozen image encoder made
 /// of them once.
-pub(super) struct Images {
+pub(in crate::train) struct Images {
     pub train: Arc<dyn ImageSource>,
     pub val: Arc<dyn ImageSource>,
 }
@@ -83,9 +82,8 @@ impl Images {
         folder: &RunFolder,
         splits: &Splits,
         pixels: &Pixels,
-        model: &Blip2Caption,
+        encoder: &Encoder<'_>,
         settings: &EvalSettings,
-        vision_sha256: Option<&String>,
     ) -> Result<Self, RunError> {
         let augmentation = recipe.data.augmentation.as_ref();
         let (mut train, val) = (pixels.of(&splits.train), pixels.of(&splits.val));
@@ -102,20 +100,18 @@ impl Images {
                 val: Arc::new(val),
             });
         };
-        // Only frozen towers have a hash.
-        let Some(vision_sha256) = vision_sha256 else {
+        if encoder.sha256.is_none() {
             return Err(RunError::Usage(
                 "field `features.cache`: only a frozen image encoder gives the same features in \
-                 every epoch; set `model.vision_backbone.frozen` or `features.cache = \"none\"`"
+                 every epoch; set `vision_backbone.frozen` or `features.cache = \"none\"`"
                     .into(),
             ));
-        };
-        let processor = recipe.model.as_ref().map(|model| &model.data_preprocessor);
+        }
+        let processor = recipe.processor();
         let cached = |split, images, count, images_sha256, views, transforms| {
             let cached = Cached {
                 split,
-                model,
-                vision_sha256,
+                encoder,
                 images,
                 count,
                 views,
@@ -155,7 +151,7 @@ impl Images {
 }
 
 /// Reads image files as the model wants them.
-pub(super) struct Pixels {
+pub(in crate::train) struct Pixels {
     pub processor: ImageProcessor,
     pub skips: SkipLog,
 }
@@ -165,4 +161,21 @@ impl Pixels {
     pub fn of(&self, samples: &Arc<Vec<Sample>>) -> PixelSource {
         PixelSource::new(samples.clone(), self.processor.clone(), self.skips.clone())
     }
+}
+
+/// Refuses images of another size than the encoder takes.
+pub(in crate::train) fn check_image_size(
+    field: &str,
+    processor: &ImageProcessor,
+    expected: usize,
+) -> Result<(), RunError> {
+    let (height, width) = processor.size();
+    if (height, width) == (expected, expected) {
+        return Ok(());
+    }
+    Err(blip2::Blip2Error::Config {
+        field: format!("{field}.data_preprocessor.size"),
+        reason: format!("is {height}×{width}, but the image encoder takes {expected}×{expected}"),
+    }
+    .into())
 }

@@ -1,0 +1,122 @@
+//! The run of stage 1.
+
+mod scores;
+
+use std::path::Path;
+
+use blip2::checkpoint::load_stage1_parts;
+use blip2::stage1::Blip2Qformer;
+use blip2_data::batch::CaptionChoice;
+use blip2_data::skips::SkipLog;
+use burn::module::Module;
+use burn::tensor::Device;
+
+pub use scores::Stage1Scores;
+
+use self::scores::{Finish, RetrievalWatch};
+use super::images::{Images, Pixels, Splits, check_image_size};
+use super::{Start, Training, check_batch_size, fit};
+use crate::RunError;
+use crate::data::{eval_loader, train_loader};
+use crate::evaluate::EvalSettings;
+use crate::features::Encoder;
+use crate::hash::vision_hash;
+use crate::report;
+use crate::run::{StopSignal, checkpoint};
+use crate::tasks::Stage1Task;
+
+pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<(), RunError> {
+    let recipe = &start.recipe;
+    let (Some(model_config), Some(retrieval)) = (&recipe.stage1, &recipe.retrieval) else {
+        return Err(RunError::Usage(
+            "the recipe has no stage1 or retrieval".into(),
+        ));
+    };
+    let skips = SkipLog::new(recipe.data.on_error);
+    let splits = Splits::read(recipe, &skips)?;
+    check_batch_size(recipe, recipe.data.captions.items(&splits.train).len())?;
+    let processor = model_config.data_preprocessor.init()?;
+    let autodiff = device.clone().autodiff();
+    let mut model = model_config.init(&autodiff)?;
+    let image_size = model.vision_backbone.get().image_size();
+    check_image_size("stage1", &processor, image_size)?;
+    let hashes = vision_hash(&model.vision_backbone);
+    if let Some(init) = recipe.init_cfg() {
+        model = initialised(model, &init.checkpoint, &autodiff)?;
+    }
+    eprintln!("{}", report::parameter_table(&report::stage1_rows(&model)));
+
+    let settings = EvalSettings {
+        batch_size: retrieval.batch_size,
+        num_workers: recipe.data.num_workers,
+        device: device.clone(),
+        stop: stop.clone(),
+    };
+    let mut made_of = hashes.clone();
+    made_of.extend(splits.sha256());
+    // Before features are computed for nothing.
+    let state = start.state(made_of)?;
+    let pixels = Pixels { processor, skips };
+    let images = Images::new(
+        recipe,
+        &start.folder,
+        &splits,
+        &pixels,
+        &Encoder {
+            config: &model.architecture().vision,
+            compute: model.compute(),
+            sha256: hashes.get("vision_backbone").map(String::as_str),
+            embed: &|images| model.image_embeds(images),
+        },
+        &settings,
+    )?;
+    let train = train_loader(recipe, splits.train.clone(), images.train, device);
+    let valid = eval_loader(
+        splits.val_learned.clone(),
+        images.val.clone(),
+        CaptionChoice::First,
+        retrieval.batch_size,
+        recipe.data.num_workers,
+        device,
+    );
+    let watch = RetrievalWatch::new(&splits, images.val, retrieval, &settings);
+    let training = Training {
+        task: Stage1Task {
+            model: model.clone(),
+        },
+        train,
+        valid,
+        watch: Some(Box::new(watch)),
+        state,
+    };
+    fit(&start, training, &autodiff, stop)?;
+
+    let mut checkpoint_step = 0;
+    if recipe.train.epochs > 0 {
+        let best = checkpoint::best(&start.folder)?;
+        checkpoint_step = best.state.step;
+        model = best.load_into(Stage1Task { model })?.model;
+    }
+    Finish {
+        recipe,
+        folder: &start.folder,
+        splits: &splits,
+        pixels: &pixels,
+        retrieval,
+        settings: &settings,
+    }
+    .score(&model.valid(), checkpoint_step, hashes)
+}
+
+/// `model` with everything that is trained from the checkpoint of stage 1 at `path`.
+fn initialised(
+    model: Blip2Qformer,
+    path: &Path,
+    device: &Device,
+) -> Result<Blip2Qformer, RunError> {
+    if checkpoint::is_one(path) {
+        let task = Stage1Task { model };
+        return Ok(checkpoint::find(path)?.load_into(task)?.model);
+    }
+    Ok(load_stage1_parts(model, path, device)?)
+}
