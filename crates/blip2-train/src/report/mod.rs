@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use blip2::Blip2Caption;
 use blip2_data::CaptionSample;
-use blip2_data::annotations::Skipped;
 use blip2_data::sample::Sample;
+use blip2_data::skips::SkipLog;
 use blip2_eval::Scores;
 
 pub use memory::{Estimate, memory};
@@ -39,7 +39,7 @@ pub fn write(
     model: &Blip2Caption,
     scores: &FinalScores,
     shown: &[Shown],
-    skipped: &[Skipped],
+    skips: &SkipLog,
 ) -> Result<(), RunError> {
     let records = if folder.metrics().exists() {
         MetricsFile::read(&folder.metrics())?
@@ -52,7 +52,7 @@ pub fn write(
         parts: parameter_rows(model.architecture(), Frozen::of(model)),
         scores,
         shown,
-        skipped,
+        skips,
         records: &records,
     };
     write_atomic(&folder.report(), page.html()?.as_bytes())

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::Path;
 
-use blip2_data::annotations::Skipped;
+use blip2_data::skips::SkipLog;
 use blip2_data::transforms::{DecodeLimits, decode};
 use image::{DynamicImage, ImageFormat};
 
@@ -41,7 +41,7 @@ pub(super) struct Page<'a> {
     pub parts: Vec<PartRow>,
     pub scores: &'a FinalScores,
     pub shown: &'a [Shown],
-    pub skipped: &'a [Skipped],
+    pub skips: &'a SkipLog,
     pub records: &'a [Record],
 }
 
@@ -241,12 +241,16 @@ impl Page<'_> {
     }
 
     fn skipped_section(&self) -> String {
-        if self.skipped.is_empty() {
+        let (count, named) = (self.skips.count(), self.skips.list());
+        if count == 0 {
             return String::new();
         }
-        let mut html = format!("<h2>Skipped: {}</h2><ul>", self.skipped.len());
-        for entry in self.skipped {
+        let mut html = format!("<h2>Skipped: {count}</h2><ul>");
+        for entry in &named {
             html += &format!("<li>{}: {}", escape(&entry.what), escape(&entry.reason));
+        }
+        if count > named.len() {
+            html += &format!("<li>and {} more: log.txt names them", count - named.len());
         }
         html + "</ul>"
     }

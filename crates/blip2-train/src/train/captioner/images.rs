@@ -4,30 +4,69 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use blip2::Blip2Caption;
-use blip2_data::images::{ImageSource, PixelSource};
+use blip2_data::images::{ImageSource, PixelSource, Preparation};
 use blip2_data::sample::Sample;
 use blip2_data::skips::SkipLog;
 use blip2_data::transforms::ImageProcessor;
 
 use crate::RunError;
 use crate::cli::json;
-use crate::data::{captions_sha256, clean_captions, images_sha256, read_split};
+use crate::data::{
+    Stream, captions_sha256, clean_captions, images_sha256, read_split, read_stream,
+};
 use crate::evaluate::EvalSettings;
 use crate::features::{CacheKind, Cached, cache};
 use crate::recipe::Recipe;
 use crate::run::RunFolder;
 
+/// What a captioner learns from.
+pub(super) enum Train {
+    /// Images with the captions that are learned.
+    Split {
+        samples: Arc<Vec<Sample>>,
+        images_sha256: String,
+    },
+    Stream(Stream),
+}
+
+impl Train {
+    fn read(recipe: &Recipe, skips: &SkipLog) -> Result<Self, RunError> {
+        if let Some(stream) = &recipe.data.stream {
+            return Ok(Self::Stream(read_stream(recipe, stream, skips)?));
+        }
+        let samples = read_split(recipe.data.train_split()?, skips, true)?;
+        let cleaning = recipe.data.caption_cleaning.as_ref();
+        let samples = clean_captions(samples, cleaning, skips)?.learned;
+        Ok(Self::Split {
+            images_sha256: images_sha256(&samples),
+            samples,
+        })
+    }
+
+    fn sha256(&self) -> BTreeMap<String, String> {
+        match self {
+            Self::Split {
+                samples,
+                images_sha256,
+            } => [
+                ("train images".to_string(), images_sha256.clone()),
+                ("train captions".to_string(), captions_sha256(samples)),
+            ]
+            .into(),
+            Self::Stream(stream) => stream.sha256.clone(),
+        }
+    }
+}
+
 /// The images and captions of a run.
 pub(super) struct Splits {
-    /// With the captions that are learned.
-    pub train: Arc<Vec<Sample>>,
+    pub train: Train,
     /// With the captions that are scored.
     pub val: Arc<Vec<Sample>>,
     /// The same images with captions as they are learned, for the loss.
     pub val_learned: Arc<Vec<Sample>>,
     /// By name.
     pub tests: Vec<(String, Arc<Vec<Sample>>)>,
-    train_images_sha256: String,
     val_images_sha256: String,
 }
 
@@ -43,12 +82,10 @@ impl Splits {
             })
             .collect::<Result<_, RunError>>()?;
         let cleaning = recipe.data.caption_cleaning.as_ref();
-        let train = read_split(&recipe.data.train, skips, true)?;
+        let train = Train::read(recipe, skips)?;
         let val = read_split(&recipe.data.val, skips, true)?;
-        let train = clean_captions(train, cleaning, skips)?.learned;
         let val = clean_captions(val, cleaning, skips)?;
         Ok(Self {
-            train_images_sha256: images_sha256(&train),
             val_images_sha256: images_sha256(&val.scored),
             train,
             val: val.scored,
@@ -59,20 +96,35 @@ impl Splits {
 
     /// SHA-256 of what a run learns from and is chosen by, for its [`Identity`](crate::run::Identity).
     pub fn sha256(&self) -> BTreeMap<String, String> {
-        let hashes = [
-            ("train images", self.train_images_sha256.clone()),
-            ("train captions", captions_sha256(&self.train)),
-            ("val images", self.val_images_sha256.clone()),
-            ("val captions", captions_sha256(&self.val)),
-        ];
-        hashes.map(|(name, hash)| (name.to_string(), hash)).into()
+        let mut hashes = self.train.sha256();
+        hashes.insert("val images".into(), self.val_images_sha256.clone());
+        hashes.insert("val captions".into(), captions_sha256(&self.val));
+        hashes
+    }
+
+    /// Items of an epoch.
+    pub fn epoch_items(&self, recipe: &Recipe) -> usize {
+        match (&self.train, &recipe.data.stream) {
+            (Train::Split { samples, .. }, _) => recipe.data.captions.items(samples).len(),
+            (Train::Stream(_), stream) => stream.as_ref().map_or(0, |stream| stream.epoch_samples),
+        }
+    }
+
+    /// The images whose captions a constant caption is chosen from. A stream is never listed: those
+    /// of the validation split stand in for it.
+    pub fn common(&self) -> &[Sample] {
+        match &self.train {
+            Train::Split { samples, .. } => samples,
+            Train::Stream(_) => &self.val_learned,
+        }
     }
 }
 
 /// Where the images of an epoch come from: files, or the features that a frozen image encoder made
 /// of them once.
 pub(super) struct Images {
-    pub train: Arc<dyn ImageSource>,
+    /// Of a train split; a stream brings its own.
+    pub train: Option<Arc<dyn ImageSource>>,
     pub val: Arc<dyn ImageSource>,
 }
 
@@ -88,7 +140,18 @@ impl Images {
         vision_sha256: Option<&String>,
     ) -> Result<Self, RunError> {
         let augmentation = recipe.data.augmentation.as_ref();
-        let (mut train, val) = (pixels.of(&splits.train), pixels.of(&splits.val));
+        let val = pixels.of(&splits.val);
+        let Train::Split {
+            samples,
+            images_sha256,
+        } = &splits.train
+        else {
+            return Ok(Self {
+                train: None,
+                val: Arc::new(val),
+            });
+        };
+        let mut train = pixels.of(samples);
         if let Some(augmentation) = augmentation {
             train = train.with_augmentation(augmentation.init()?, recipe.seed);
         }
@@ -98,7 +161,7 @@ impl Images {
             .filter(|features| features.cache != CacheKind::None)
         else {
             return Ok(Self {
-                train: Arc::new(train),
+                train: Some(Arc::new(train)),
                 val: Arc::new(val),
             });
         };
@@ -134,8 +197,8 @@ impl Images {
         let train = cached(
             "train",
             train,
-            splits.train.len(),
-            &splits.train_images_sha256,
+            samples.len(),
+            images_sha256,
             features.views,
             train_transforms,
         )?;
@@ -148,7 +211,7 @@ impl Images {
             json(&processor)?,
         )?;
         Ok(Self {
-            train: Arc::new(train),
+            train: Some(Arc::new(train)),
             val: Arc::new(val),
         })
     }
@@ -164,5 +227,13 @@ impl Pixels {
     /// The whole images of `samples`.
     pub fn of(&self, samples: &Arc<Vec<Sample>>) -> PixelSource {
         PixelSource::new(samples.clone(), self.processor.clone(), self.skips.clone())
+    }
+    /// How a stream's images are prepared.
+    pub fn preparation(&self, recipe: &Recipe) -> Result<Preparation, RunError> {
+        let preparation = Preparation::new(self.processor.clone());
+        Ok(match &recipe.data.augmentation {
+            Some(augmentation) => preparation.with_augmentation(augmentation.init()?, recipe.seed),
+            None => preparation,
+        })
     }
 }

@@ -12,7 +12,7 @@ use burn::tensor::Device;
 
 pub use scores::{ConstantCaption, FinalScores};
 
-use self::images::{Images, Pixels, Splits};
+use self::images::{Images, Pixels, Splits, Train};
 use self::scores::{Finish, ValWatch};
 use super::{Start, Training, check_batch_size, fit};
 use crate::RunError;
@@ -32,7 +32,7 @@ pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<()
     };
     let skips = SkipLog::new(recipe.data.on_error);
     let splits = Splits::read(recipe, &skips)?;
-    check_batch_size(recipe, recipe.data.captions.items(&splits.train).len())?;
+    check_batch_size(recipe, splits.epoch_items(recipe))?;
     let processor = model_config.data_preprocessor.init()?;
     let autodiff = device.clone().autodiff();
     let mut model = model_config.init(&autodiff)?;
@@ -59,9 +59,20 @@ pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<()
     };
     let mut made_of = hashes.clone();
     made_of.extend(splits.sha256());
+    let pixels = Pixels { processor, skips };
+    // Before the run's identity is compared: this says which shard has changed.
+    let stream = match &splits.train {
+        Train::Stream(stream) => Some(stream.loader(
+            recipe,
+            pixels.preparation(recipe)?,
+            &pixels.skips,
+            &start.folder.shards(),
+            device,
+        )?),
+        Train::Split { .. } => None,
+    };
     // Before features are computed for nothing.
     let state = start.state(made_of)?;
-    let pixels = Pixels { processor, skips };
     let images = Images::new(
         recipe,
         &start.folder,
@@ -71,7 +82,13 @@ pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<()
         &settings,
         hashes.get("vision_backbone"),
     )?;
-    let train = train_loader(recipe, splits.train.clone(), images.train, device);
+    let train = match (&splits.train, images.train, stream) {
+        (Train::Split { samples, .. }, Some(images), _) => {
+            train_loader(recipe, samples.clone(), images, device)
+        }
+        (_, _, Some(stream)) => stream,
+        _ => return Err(RunError::Usage("the recipe has no train data".into())),
+    };
     let valid = eval_loader(
         splits.val_learned.clone(),
         images.val.clone(),

@@ -171,7 +171,8 @@ impl Finish<'_> {
             };
             eprintln!("{name}: {}", report::score_line(&split.scores));
             scores.splits.insert(name.clone(), split);
-            let (caption, cider) = best_constant(&self.splits.train, samples, CONSTANT_CANDIDATES)?;
+            let (caption, cider) =
+                best_constant(self.splits.common(), samples, CONSTANT_CANDIDATES)?;
             let constant = ConstantCaption { caption, cider };
             scores.constant_caption.insert(name.clone(), constant);
             shown.push((name.clone(), samples.clone(), captions));
@@ -184,12 +185,12 @@ impl Finish<'_> {
             eprintln!("frozen {tower} is bit-identical before and after: sha256 {before}");
         }
         write_json(&self.folder.scores(), &scores)?;
-        let skipped = self.pixels.skips.list();
-        report::write(self.folder, self.recipe, model, &scores, &shown, &skipped)?;
-        if !skipped.is_empty() {
+        let skips = &self.pixels.skips;
+        report::write(self.folder, self.recipe, model, &scores, &shown, skips)?;
+        if skips.count() > 0 {
             eprintln!(
                 "{} items were skipped; the report lists them",
-                skipped.len()
+                skips.count()
             );
         }
         eprintln!("report: {}", self.folder.report().display());
