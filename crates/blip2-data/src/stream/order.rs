@@ -13,7 +13,7 @@ use crate::DataError;
 
 /// Positions whose places are kept beside the window that is read: those that all workers together
 /// may have begun. One that is no longer kept is found again, which takes a scan of its shard.
-const KEPT: u64 = 1 << 15;
+const KEPT: u64 = 1 << 14;
 
 /// What stands at a position.
 #[derive(Debug, Clone)]

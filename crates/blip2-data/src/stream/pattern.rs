@@ -28,14 +28,18 @@ pub(super) fn expand(pattern: &Path) -> Result<Vec<PathBuf>, DataError> {
             continue;
         }
         let before = paths.len();
-        for path in glob::glob(&name).map_err(|bad| error(bad.to_string()))? {
+        let matching = glob::glob(&name).map_err(|bad| error(bad.to_string()))?;
+        for path in matching {
             paths.push(path.map_err(|bad| DataError::Io {
                 path: bad.path().into(),
                 source: bad.into(),
             })?);
         }
         if paths.len() == before {
-            return Err(error("matches no file".into()));
+            return Err(DataError::Io {
+                path: name.into(),
+                source: std::io::Error::new(std::io::ErrorKind::NotFound, "matches no file"),
+            });
         }
     }
     Ok(paths)

@@ -67,7 +67,7 @@ pub struct SplitConfig {
     /// The split's name in scores and reports; needed for test splits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// COCO captions JSON, Karpathy JSON or JSONL.
+    /// COCO captions JSON, Karpathy JSON, a list as LAVIS has it, or JSONL.
     pub annotations: PathBuf,
     /// The folder that file names are relative to.
     pub images: PathBuf,
