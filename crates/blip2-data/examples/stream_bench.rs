@@ -7,11 +7,11 @@
 //!     target/release/examples/stream_bench memory DIR shards|folder
 //!
 //! `memory` reads everything once and prints the peak of its own process, so that two sizes of data
-//! are two runs.
+//! are two runs. Its batches are small, so that what is kept of the data shows beside them.
 
 use std::error::Error;
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -45,8 +45,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         ["speed", folder, rounds, workers] => {
             speed(Path::new(folder), rounds.parse()?, workers.parse()?)
         }
-        ["memory", folder, "shards"] => memory(&shards(Path::new(folder), 2)?),
-        ["memory", folder, "folder"] => memory(&files(Path::new(folder), 2)?),
+        ["memory", folder, "shards"] => memory(&shards(Path::new(folder), 2, 32)?),
+        ["memory", folder, "folder"] => memory(&files(Path::new(folder), 2, 32)?),
         _ => Err("see the head of this file".into()),
     }
 }
@@ -109,8 +109,8 @@ fn jpeg(number: usize, side: u32) -> Vec<u8> {
 
 fn speed(folder: &Path, rounds: usize, workers: usize) -> Result<(), Box<dyn Error>> {
     let loaders = [
-        ("folder", files(folder, workers)?),
-        ("shards", shards(folder, workers)?),
+        ("folder", files(folder, workers, 224)?),
+        ("shards", shards(folder, workers, 224)?),
     ];
     let mut rates = [Vec::new(), Vec::new()];
     // The first round warms the system's cache.
@@ -138,17 +138,23 @@ fn speed(folder: &Path, rounds: usize, workers: usize) -> Result<(), Box<dyn Err
 }
 
 fn memory(loader: &Loader) -> Result<(), Box<dyn Error>> {
-    let images = read_all(loader)?;
-    let status = fs::read_to_string("/proc/self/status")?;
-    let peak = status
-        .lines()
-        .find(|line| line.starts_with("VmHWM"))
-        .unwrap_or("no VmHWM");
-    println!(
-        "{images} images, {}",
-        peak.split_whitespace().collect::<Vec<_>>().join(" ")
-    );
+    let mut images = 0;
+    for batch in loader.iter() {
+        images += batch?.samples.len();
+        if images % (1000 * BATCH_SIZE) == 0 {
+            println!("{images} images, {}", status("VmRSS")?);
+        }
+    }
+    println!("{images} images, {}", status("VmHWM")?);
     Ok(())
+}
+
+/// A line of what the system knows of this process (Linux).
+fn status(name: &str) -> Result<String, Box<dyn Error>> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find(|line| line.starts_with(name));
+    let words = line.unwrap_or_default().split_whitespace();
+    Ok(words.collect::<Vec<_>>().join(" "))
 }
 
 fn read_all(loader: &Loader) -> Result<usize, Box<dyn Error>> {
@@ -159,9 +165,9 @@ fn read_all(loader: &Loader) -> Result<usize, Box<dyn Error>> {
     Ok(images)
 }
 
-fn processor() -> Result<ImageProcessor, Box<dyn Error>> {
+fn processor(side: usize) -> Result<ImageProcessor, Box<dyn Error>> {
     let config = ImageProcessorConfig {
-        size: [224, 224],
+        size: [side, side],
         resample: Resample::Bicubic,
         image_mean: [0.5; 3],
         image_std: [0.25; 3],
@@ -169,7 +175,7 @@ fn processor() -> Result<ImageProcessor, Box<dyn Error>> {
     Ok(config.init()?)
 }
 
-fn files(folder: &Path, workers: usize) -> Result<Loader, Box<dyn Error>> {
+fn files(folder: &Path, workers: usize, side: usize) -> Result<Loader, Box<dyn Error>> {
     let options = LoadOptions {
         format: None,
         split: None,
@@ -178,19 +184,23 @@ fn files(folder: &Path, workers: usize) -> Result<Loader, Box<dyn Error>> {
     };
     let loaded = load(&folder.join("list.jsonl"), &folder.join("images"), &options)?;
     let samples = Arc::new(loaded.samples);
-    let images = PixelSource::new(samples.clone(), processor()?, SkipLog::new(OnError::Fail));
+    let images = PixelSource::new(
+        samples.clone(),
+        processor(side)?,
+        SkipLog::new(OnError::Fail),
+    );
     let images = Arc::new(images);
     let source = CaptionSource::new(samples, images, CaptionChoice::All, Views::Fresh, 1);
     Ok(loader(Box::new(source), Some(1), workers))
 }
 
-fn shards(folder: &Path, workers: usize) -> Result<Loader, Box<dyn Error>> {
+fn shards(folder: &Path, workers: usize, side: usize) -> Result<Loader, Box<dyn Error>> {
     let skips = SkipLog::new(OnError::Fail);
     let pattern: PathBuf = folder.join("*.tar");
     let source = Source::shards("bench", 1.0, &[pattern], None, &skips)?;
     let options = StreamOptions {
         // A line of the list is a sample.
-        epoch_samples: fs::read_to_string(folder.join("list.jsonl"))?
+        epoch_samples: BufReader::new(File::open(folder.join("list.jsonl"))?)
             .lines()
             .count(),
         shuffle_window: WINDOW,
@@ -198,7 +208,7 @@ fn shards(folder: &Path, workers: usize) -> Result<Loader, Box<dyn Error>> {
         captions: CaptionChoice::All,
         cleaning: None,
     };
-    let preparation = Preparation::new(processor()?);
+    let preparation = Preparation::new(processor(side)?);
     let source = StreamSource::new(vec![source], options, preparation, skips, None)?;
     Ok(loader(Box::new(source), None, workers))
 }

@@ -22,7 +22,7 @@ const CAPTION_FIELD: &str = "caption";
 impl Place {
     /// What the sample is called in messages: its shard, and its key.
     pub fn name(&self) -> PathBuf {
-        self.shard.path.join(&*self.sample.key)
+        self.shard.path.join(self.sample.key.as_str())
     }
 
     /// The image as it is in the shard.

@@ -2,6 +2,8 @@
 
 use std::fs::File;
 
+use compact_str::CompactString;
+
 use super::tar::{Damage, Entry, TarScan};
 
 /// A part of a tar file.
@@ -17,7 +19,7 @@ pub(super) struct Span {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ShardSample {
     /// The path of its entries without their extensions.
-    pub key: Box<str>,
+    pub key: CompactString,
     pub image: Span,
     pub caption: Span,
     /// Whether the caption is a field of a JSON object.

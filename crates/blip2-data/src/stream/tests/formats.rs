@@ -73,7 +73,7 @@ fn reads_what_webdataset_reads_of_tarfile_and_img2dataset() {
             "{name}: then comes a new pass"
         );
         for (place, expected) in places.iter().zip(&samples) {
-            assert_eq!(*place.sample.key, expected["key"], "{name}");
+            assert_eq!(place.sample.key, expected["key"], "{name}");
             let files = OpenFiles::default();
             assert_eq!(
                 place.captions(&files, None).unwrap(),
