@@ -52,7 +52,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .collect();
     let recipe = recipe_file::read(&experiment.path(&config), &set)?;
     let skips = SkipLog::new(recipe.data.on_error);
-    let samples = read_split(&recipe.data.train, &skips, true)?;
+    let samples = read_split(recipe.data.train_split()?, &skips, true)?;
     let samples = clean_captions(samples, recipe.data.caption_cleaning.as_ref(), &skips)?.learned;
     let model = recipe.model.as_ref().ok_or("a captioner")?;
     let augmentation = recipe.data.augmentation.as_ref().ok_or("an augmentation")?;

@@ -4,38 +4,11 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use blip2::checkpoint::Source;
-use blip2_tests::{Experiment, expect_code, fails, metrics, read_json, stderr};
-use blip2_train::hash::sha256;
-
-/// Waits until a checkpoint of step `step` or later is there.
-fn wait_for_checkpoint(experiment: &Experiment, run: &str, step: usize) {
-    let deadline = Instant::now() + Duration::from_secs(120);
-    let folder = experiment.path(run).join("checkpoints");
-    loop {
-        let newest = fs::read_dir(&folder)
-            .into_iter()
-            .flatten()
-            .filter_map(|entry| {
-                entry
-                    .ok()?
-                    .file_name()
-                    .to_str()?
-                    .strip_prefix("step-")?
-                    .parse()
-                    .ok()
-            })
-            .max()
-            .unwrap_or(0);
-        if newest >= step {
-            return;
-        }
-        assert!(Instant::now() < deadline, "no checkpoint of step {step}");
-        sleep(Duration::from_millis(5));
-    }
-}
+use blip2_tests::{
+    Experiment, expect_code, fails, metrics, read_json, stderr, wait_for_checkpoint, weights_sha256,
+};
 
 fn signal(process: u32, name: &str) {
     let status = Command::new("kill")
@@ -73,19 +46,6 @@ fn a_killed_run_goes_on_bit_identically() {
     }
     let state = |run: &std::path::Path| read_json(&run.join("checkpoints/step-16/state.json"));
     assert_eq!(state(&clean)["best"], state(&killed)["best"]);
-}
-
-/// SHA-256 over the names and values of all trained weights of a checkpoint. (Its file holds random
-/// parameter ids too.)
-fn weights_sha256(run: &Path, step: usize) -> String {
-    let model = run.join(format!("checkpoints/step-{step}/model.bpk"));
-    let mut all = Vec::new();
-    for (name, tensor) in Source::open(&model).expect("a burnpack").tensors() {
-        all.extend(name.bytes());
-        all.extend(tensor.read().expect("its values"));
-    }
-    assert!(!all.is_empty());
-    sha256(&all)
 }
 
 /// Twenty SIGKILLs at random moments (while it starts, steps, validates, writes a checkpoint) end in

@@ -5,9 +5,13 @@ pub mod hub_server;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
+use blip2::checkpoint::Source;
 use blip2_data::emoji_scenes::{self, EmojiScenesConfig};
 use blip2_data::tokenizer::train_bpe;
+use blip2_train::hash::sha256;
 use serde_json::Value;
 
 /// The config of the experiment: the default's recipe with towers of a few thousand weights.
@@ -209,4 +213,44 @@ pub fn metrics(run: &Path) -> Vec<Value> {
             record
         })
         .collect()
+}
+
+/// Waits until a checkpoint of step `step` or later is there.
+pub fn wait_for_checkpoint(experiment: &Experiment, run: &str, step: usize) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    let folder = experiment.path(run).join("checkpoints");
+    loop {
+        let newest = fs::read_dir(&folder)
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| {
+                entry
+                    .ok()?
+                    .file_name()
+                    .to_str()?
+                    .strip_prefix("step-")?
+                    .parse()
+                    .ok()
+            })
+            .max()
+            .unwrap_or(0);
+        if newest >= step {
+            return;
+        }
+        assert!(Instant::now() < deadline, "no checkpoint of step {step}");
+        sleep(Duration::from_millis(5));
+    }
+}
+
+/// SHA-256 over the names and values of all trained weights of a checkpoint. (Its file holds random
+/// parameter ids too.)
+pub fn weights_sha256(run: &Path, step: usize) -> String {
+    let model = run.join(format!("checkpoints/step-{step}/model.bpk"));
+    let mut all = Vec::new();
+    for (name, tensor) in Source::open(&model).expect("a burnpack").tensors() {
+        all.extend(name.bytes());
+        all.extend(tensor.read().expect("its values"));
+    }
+    assert!(!all.is_empty());
+    sha256(&all)
 }

@@ -141,14 +141,17 @@ impl CaptionSource {
         let caption = match caption {
             Some(caption) => caption,
             None if captions.is_empty() => return None,
-            None => {
-                let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ epoch as u64);
-                rng.set_stream(item as u64);
-                rng.random_range(0..captions.len())
-            }
+            None => draw_caption(self.seed, epoch, item, captions.len()),
         };
         captions.get(caption).cloned()
     }
+}
+
+/// One of `captions` captions, by (seed, epoch, item).
+pub(crate) fn draw_caption(seed: u64, epoch: usize, item: usize, captions: usize) -> usize {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ epoch as u64);
+    rng.set_stream(item as u64);
+    rng.random_range(0..captions)
 }
 
 impl std::fmt::Debug for CaptionSource {

@@ -68,6 +68,32 @@ pub enum DataError {
         /// The split's name.
         split: String,
     },
+    /// A tar shard, or a sample in it, can't be used.
+    #[error("{shard}: {place}: {reason}", shard = shard.display())]
+    Shard {
+        /// The tar file.
+        shard: PathBuf,
+        /// The entry or the sample in it, or the byte.
+        place: String,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// A tar shard is not the one that the run began with, so its order can't go on.
+    #[error(
+        "{shard}: has changed: {what} was {was}, now it is {now}; put the old file back, or start a \
+         new run",
+        shard = shard.display()
+    )]
+    ShardChanged {
+        /// The tar file.
+        shard: PathBuf,
+        /// Its size in bytes, or its number of samples.
+        what: &'static str,
+        /// When the run began.
+        was: u64,
+        /// Now.
+        now: u64,
+    },
     /// A field of a configuration is wrong.
     #[error("config field `{field}`: {reason}")]
     Config {
@@ -108,6 +134,14 @@ pub enum DataError {
 }
 
 impl DataError {
+    /// Whether it is about one image or one sample, which can be left out.
+    pub(crate) fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::Io { .. } | Self::Image { .. } | Self::TooLarge { .. } | Self::Shard { .. }
+        )
+    }
+
     /// An [`Io`](Self::Io) error of `path`, for `map_err`.
     pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();

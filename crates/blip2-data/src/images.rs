@@ -55,32 +55,28 @@ pub trait ImageSource: Send + Sync + 'static {
     fn read(&self, looks: &[Look], device: &Device) -> Result<(ImageInput, Vec<usize>), DataError>;
 }
 
-/// Decodes and preprocesses image files.
+/// How decoded images become values: whole, or through a view drawn for each look.
 #[derive(Debug, Clone)]
-pub struct PixelSource {
-    samples: Arc<Vec<Sample>>,
+pub struct Preparation {
     processor: ImageProcessor,
     augmentation: Option<Augmentation>,
     seed: u64,
-    limits: DecodeLimits,
-    skips: SkipLog,
+    /// What an image may ask of the decoder.
+    pub limits: DecodeLimits,
 }
 
-impl PixelSource {
-    /// The images of `samples`, whole and unchanged. Images that can't be read are handled as
-    /// `skips` says.
-    pub fn new(samples: Arc<Vec<Sample>>, processor: ImageProcessor, skips: SkipLog) -> Self {
+impl Preparation {
+    /// Whole images, unchanged.
+    pub fn new(processor: ImageProcessor) -> Self {
         Self {
-            samples,
             processor,
             augmentation: None,
             seed: 0,
             limits: DecodeLimits::default(),
-            skips,
         }
     }
 
-    /// The same images, each look through the view that `augmentation` draws from `seed`.
+    /// Each look through the view that `augmentation` draws from `seed`.
     pub fn with_augmentation(self, augmentation: Augmentation, seed: u64) -> Self {
         Self {
             augmentation: Some(augmentation),
@@ -89,7 +85,13 @@ impl PixelSource {
         }
     }
 
-    fn pixels(&self, image: &RgbImage, look: &Look) -> Vec<f32> {
+    /// Height and width of the result.
+    pub fn size(&self) -> (usize, usize) {
+        self.processor.size()
+    }
+
+    /// `[3, height, width]`, row-major.
+    pub fn pixels(&self, image: &RgbImage, look: &Look) -> Vec<f32> {
         let Some(augmentation) = &self.augmentation else {
             return self.processor.process(image);
         };
@@ -101,18 +103,46 @@ impl PixelSource {
     }
 }
 
+/// Decodes and preprocesses image files.
+#[derive(Debug, Clone)]
+pub struct PixelSource {
+    samples: Arc<Vec<Sample>>,
+    preparation: Preparation,
+    skips: SkipLog,
+}
+
+impl PixelSource {
+    /// The images of `samples`, whole and unchanged. Images that can't be read are handled as
+    /// `skips` says.
+    pub fn new(samples: Arc<Vec<Sample>>, processor: ImageProcessor, skips: SkipLog) -> Self {
+        Self {
+            samples,
+            preparation: Preparation::new(processor),
+            skips,
+        }
+    }
+
+    /// The same images, each look through the view that `augmentation` draws from `seed`.
+    pub fn with_augmentation(self, augmentation: Augmentation, seed: u64) -> Self {
+        Self {
+            preparation: self.preparation.with_augmentation(augmentation, seed),
+            ..self
+        }
+    }
+}
+
 impl ImageSource for PixelSource {
     fn read(&self, looks: &[Look], device: &Device) -> Result<(ImageInput, Vec<usize>), DataError> {
         let samples: Vec<&Sample> = looks
             .iter()
             .map(|look| &self.samples[look.sample])
             .collect();
-        let process = |row: usize, image: &RgbImage| self.pixels(image, &looks[row]);
+        let preparation = &self.preparation;
         let (images, kept) = read(
             &samples,
-            &self.processor,
-            process,
-            &self.limits,
+            preparation.size(),
+            |row, image| preparation.pixels(image, &looks[row]),
+            &preparation.limits,
             &self.skips,
             device,
         )?;
@@ -136,12 +166,12 @@ pub fn read_images(
     device: &Device,
 ) -> Result<(Tensor<4>, Vec<usize>), DataError> {
     let process = |_row: usize, image: &RgbImage| processor.process(image);
-    read(samples, processor, process, limits, skips, device)
+    read(samples, processor.size(), process, limits, skips, device)
 }
 
 fn read(
     samples: &[&Sample],
-    processor: &ImageProcessor,
+    size: (usize, usize),
     process: impl Fn(usize, &RgbImage) -> Vec<f32> + Sync,
     limits: &DecodeLimits,
     skips: &SkipLog,
@@ -152,16 +182,33 @@ fn read(
         .enumerate()
         .map(|(row, sample)| Ok(process(row, &decode(&sample.path, limits)?)))
         .collect();
+    let name = |row: usize| samples[row].path.display().to_string();
+    stack(pixels, name, size, skips, device)
+}
+
+/// Puts the rows that could be read into one tensor, `[kept, 3, height, width]`, and says which
+/// they are.
+///
+/// # Errors
+///
+/// The first row's that may not be skipped; or the last one's if none is left.
+pub(crate) fn stack(
+    rows: Vec<Result<Vec<f32>, DataError>>,
+    name: impl Fn(usize) -> String,
+    (height, width): (usize, usize),
+    skips: &SkipLog,
+    device: &Device,
+) -> Result<(Tensor<4>, Vec<usize>), DataError> {
     let (mut values, mut kept) = (Vec::new(), Vec::new());
     let mut last_error = None;
-    for (row, result) in pixels.into_iter().enumerate() {
+    for (row, result) in rows.into_iter().enumerate() {
         match result {
             Ok(image) => {
                 values.extend(image);
                 kept.push(row);
             }
-            Err(error) if skips.on_error() == OnError::Skip => {
-                skips.add(&samples[row].path.display().to_string(), &error);
+            Err(error) if skips.on_error() == OnError::Skip && error.is_damage() => {
+                skips.add(&name(row), &error);
                 last_error = Some(error);
             }
             Err(error) => return Err(error),
@@ -170,7 +217,6 @@ fn read(
     if let (true, Some(error)) = (kept.is_empty(), last_error) {
         return Err(error);
     }
-    let (height, width) = processor.size();
     let data = TensorData::new(values, [kept.len(), 3, height, width]);
     Ok((Tensor::from_data(data, device), kept))
 }

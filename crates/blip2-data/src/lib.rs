@@ -4,7 +4,8 @@
 //! The way of the data: an annotation file and an image folder ([`annotations::load`]) give
 //! [`sample::Sample`]s; an [`images::ImageSource`] decodes and preprocesses their files
 //! ([`transforms`]), a [`batch::CaptionSource`] puts them and their captions into batches, and a
-//! [`loader::PrefetchLoader`] reads those ahead, in an order that depends on the seed alone.
+//! [`loader::PrefetchLoader`] reads those ahead, in an order that depends on the seed alone. Where there
+//! is too much to list, a [`stream::StreamSource`] reads tar shards in the place of both.
 
 pub mod annotations;
 pub mod batch;
@@ -15,6 +16,7 @@ pub mod images;
 pub mod loader;
 pub mod sample;
 pub mod skips;
+pub mod stream;
 pub mod tokenizer;
 pub mod transforms;
 

@@ -45,6 +45,19 @@ pub trait BatchSource: Send + Sync + 'static {
     ) -> Result<Self::Batch, DataError>;
 }
 
+/// A source of which only the batches are known, so that one loader's type serves several.
+impl<B: Send + 'static> BatchSource for Box<dyn BatchSource<Batch = B>> {
+    type Batch = B;
+
+    fn num_items(&self) -> usize {
+        self.as_ref().num_items()
+    }
+
+    fn batch(&self, epoch: usize, items: &[usize], device: &Device) -> Result<B, DataError> {
+        self.as_ref().batch(epoch, items, device)
+    }
+}
+
 /// Where the next iterator starts: epochs count from 1, batches from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
@@ -121,19 +134,45 @@ impl<S: BatchSource> PrefetchLoader<S> {
         }
     }
 
-    /// The items of each batch of `epoch`, in order.
-    fn plan(&self, epoch: usize) -> Vec<Vec<usize>> {
-        let mut order: Vec<usize> = (0..self.source.num_items()).collect();
-        if let Some(seed) = self.options.shuffle {
+    fn plan(&self, epoch: usize) -> Plan {
+        let order = self.options.shuffle.map(|seed| {
+            let mut order: Vec<usize> = (0..self.source.num_items()).collect();
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             rng.set_stream(epoch as u64);
             order.shuffle(&mut rng);
+            order
+        });
+        Plan {
+            order,
+            range: self.range.clone(),
+            batch_size: self.options.batch_size,
+            batches: self.num_batches(),
         }
-        order[self.range.clone()]
-            .chunks(self.options.batch_size)
-            .take(self.num_batches())
-            .map(<[usize]>::to_vec)
-            .collect()
+    }
+}
+
+/// The order of an epoch. Without shuffling it takes no memory: a stream's epoch may have any length.
+struct Plan {
+    order: Option<Vec<usize>>,
+    range: Range<usize>,
+    batch_size: usize,
+    batches: usize,
+}
+
+impl Plan {
+    /// Items of the batches before `batch`.
+    fn before(&self, batch: usize) -> usize {
+        (batch * self.batch_size).min(self.range.len())
+    }
+
+    /// The items of `batch`, in order.
+    fn items(&self, batch: usize) -> Vec<usize> {
+        let places =
+            self.range.start + self.before(batch)..self.range.start + self.before(batch + 1);
+        match &self.order {
+            Some(order) => order[places].to_vec(),
+            None => places.collect(),
+        }
     }
 }
 
@@ -148,22 +187,18 @@ impl<S: BatchSource> DataLoader<S::Batch> for PrefetchLoader<S> {
             };
             start
         };
-        let plan = self.plan(start.epoch);
-        let skipped: usize = plan.iter().take(start.batch).map(Vec::len).sum();
-        let total = plan.iter().map(Vec::len).sum();
-        let plan: Arc<Vec<Vec<usize>>> = Arc::new(plan.into_iter().skip(start.batch).collect());
-        let workers = self.options.num_workers.min(plan.len());
+        let plan = Arc::new(self.plan(start.epoch));
+        let left = plan.batches.saturating_sub(start.batch);
+        let workers = self.options.num_workers.min(left);
         let queues = (0..workers)
-            .map(|worker| self.spawn(start.epoch, worker, workers, plan.clone()))
+            .map(|worker| self.spawn(start, worker, workers, plan.clone()))
             .collect();
         Box::new(PrefetchIterator {
             loader: self,
-            epoch: start.epoch,
+            start,
+            next: start.batch,
             plan,
-            next: 0,
             queues,
-            processed: skipped,
-            total,
             failed: false,
         })
     }
@@ -202,16 +237,16 @@ impl<S: BatchSource> PrefetchLoader<S> {
     /// in turn gives the planned order.
     fn spawn(
         &self,
-        epoch: usize,
+        start: Position,
         worker: usize,
         workers: usize,
-        plan: Arc<Vec<Vec<usize>>>,
+        plan: Arc<Plan>,
     ) -> Queue<S::Batch> {
         let (sender, receiver) = sync_channel(PREFETCH_PER_WORKER);
         let (source, device) = (self.source.clone(), self.device.clone());
         thread::spawn(move || {
-            for items in plan.iter().skip(worker).step_by(workers) {
-                let batch = source.batch(epoch, items, &device);
+            for batch in (start.batch..plan.batches).skip(worker).step_by(workers) {
+                let batch = source.batch(start.epoch, &plan.items(batch), &device);
                 let failed = batch.is_err();
                 // The iterator was dropped, or it stops at this error.
                 if sender.send(batch).is_err() || failed {
@@ -225,12 +260,11 @@ impl<S: BatchSource> PrefetchLoader<S> {
 
 struct PrefetchIterator<'a, S: BatchSource> {
     loader: &'a PrefetchLoader<S>,
-    epoch: usize,
-    plan: Arc<Vec<Vec<usize>>>,
+    start: Position,
+    plan: Arc<Plan>,
+    /// The batch that comes next.
     next: usize,
     queues: Vec<Queue<S::Batch>>,
-    processed: usize,
-    total: usize,
     failed: bool,
 }
 
@@ -238,14 +272,17 @@ impl<S: BatchSource> Iterator for PrefetchIterator<'_, S> {
     type Item = Result<S::Batch, DatasetError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let items = self.plan.get(self.next).filter(|_| !self.failed)?;
+        if self.failed || self.next >= self.plan.batches {
+            return None;
+        }
         let batch = if self.queues.is_empty() {
+            let items = self.plan.items(self.next);
             self.loader
                 .source
-                .batch(self.epoch, items, &self.loader.device)
+                .batch(self.start.epoch, &items, &self.loader.device)
                 .map_err(DatasetError::new)
         } else {
-            match self.queues[self.next % self.queues.len()].recv() {
+            match self.queues[(self.next - self.start.batch) % self.queues.len()].recv() {
                 Ok(batch) => batch.map_err(DatasetError::new),
                 Err(_) => Err(DatasetError::new(std::io::Error::other(
                     "a data worker panicked; its message is above",
@@ -253,7 +290,6 @@ impl<S: BatchSource> Iterator for PrefetchIterator<'_, S> {
             }
         };
         self.next += 1;
-        self.processed += items.len();
         self.failed = batch.is_err();
         Some(batch)
     }
@@ -261,81 +297,13 @@ impl<S: BatchSource> Iterator for PrefetchIterator<'_, S> {
 
 impl<S: BatchSource> DataLoaderIterator<S::Batch> for PrefetchIterator<'_, S> {
     fn progress(&self) -> Progress {
-        Progress::new(self.processed, self.total, Some("images".to_string()))
+        let (processed, total) = (
+            self.plan.before(self.next),
+            self.plan.before(self.plan.batches),
+        );
+        Progress::new(processed, total, Some("images".to_string()))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Yields the epoch and the items themselves; item 13 can't be read.
-    struct Numbers(usize);
-
-    impl BatchSource for Numbers {
-        type Batch = (usize, Vec<usize>);
-
-        fn num_items(&self) -> usize {
-            self.0
-        }
-
-        fn batch(
-            &self,
-            epoch: usize,
-            items: &[usize],
-            _device: &Device,
-        ) -> Result<Self::Batch, DataError> {
-            if items.contains(&13) {
-                return Err(DataError::EmptySplit {
-                    file: "thirteen".into(),
-                    split: "13".into(),
-                });
-            }
-            Ok((epoch, items.to_vec()))
-        }
-    }
-
-    fn loader(items: usize, num_workers: usize) -> PrefetchLoader<Numbers> {
-        let options = LoaderOptions {
-            batch_size: 3,
-            num_workers,
-            shuffle: Some(7),
-            drop_last: false,
-        };
-        PrefetchLoader::new(Arc::new(Numbers(items)), options, &Device::default())
-    }
-
-    fn epoch(loader: &PrefetchLoader<Numbers>) -> Vec<(usize, Vec<usize>)> {
-        loader.iter().map(Result::unwrap).collect()
-    }
-
-    #[test]
-    fn order_is_the_same_for_any_number_of_workers_and_differs_by_epoch() {
-        let (none, four) = (loader(11, 0), loader(11, 4));
-        let first = epoch(&none);
-        assert_eq!(first, epoch(&four));
-        let second = epoch(&none);
-        assert_eq!(second, epoch(&four));
-        assert_ne!(first[0].1, second[0].1);
-        let mut all: Vec<usize> = first.into_iter().flat_map(|(_, items)| items).collect();
-        all.sort_unstable();
-        assert_eq!(all, (0..11).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn seek_continues_inside_an_epoch() {
-        let whole = epoch(&loader(11, 2));
-        let resumed = loader(11, 2);
-        resumed.seek(Position { epoch: 1, batch: 2 });
-        assert_eq!(epoch(&resumed), whole[2..]);
-        assert_eq!(epoch(&resumed)[0].0, 2, "then comes the next epoch");
-    }
-
-    #[test]
-    fn an_unreadable_item_ends_the_epoch_with_its_error() {
-        let mut results: Vec<_> = loader(14, 2).iter().collect();
-        let error = results.pop().unwrap().unwrap_err();
-        assert!(error.to_string().contains("thirteen"), "{error}");
-        assert!(results.iter().all(Result::is_ok));
-    }
-}
+mod tests;

@@ -1,16 +1,18 @@
 //! From the data tables of a recipe to samples and loaders.
 
+mod stream;
+
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
 use blip2_data::annotations::{LoadOptions, Loaded, OnError, load};
-use blip2_data::batch::{CaptionChoice, CaptionSource, Views};
+use blip2_data::batch::{CaptionBatch, CaptionChoice, CaptionSource, Views};
 use blip2_data::cleaning::CaptionCleaning;
 use blip2_data::emoji_scenes::{self, EmojiScenesConfig};
 use blip2_data::images::ImageSource;
-use blip2_data::loader::{LoaderOptions, PrefetchLoader};
+use blip2_data::loader::{BatchSource, LoaderOptions, PrefetchLoader};
 use blip2_data::sample::Sample;
 use blip2_data::skips::SkipLog;
 use blip2_data::transforms::{DecodeLimits, probe};
@@ -18,6 +20,8 @@ use blip2_eval::Captions;
 use burn::tensor::Device;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
+
+pub use stream::{Stream, read_stream};
 
 use crate::RunError;
 use crate::hash::hex;
@@ -226,13 +230,16 @@ pub fn captions_sha256(samples: &[Sample]) -> String {
     hex(&hasher.finalize())
 }
 
+/// Batches to learn from, of a split or of a stream.
+pub type CaptionBatches = Box<dyn BatchSource<Batch = CaptionBatch>>;
+
 /// The loader that a captioner learns from.
 pub fn train_loader(
     recipe: &Recipe,
     samples: Arc<Vec<Sample>>,
     images: Arc<dyn ImageSource>,
     device: &Device,
-) -> PrefetchLoader<CaptionSource> {
+) -> PrefetchLoader<CaptionBatches> {
     let views = match &recipe.features {
         Some(features) => Views::Fixed(features.views),
         None => Views::Fresh,
@@ -244,6 +251,7 @@ pub fn train_loader(
         shuffle: Some(recipe.seed),
         drop_last: recipe.train.drop_last,
     };
+    let source: CaptionBatches = Box::new(source);
     PrefetchLoader::new(Arc::new(source), options, device)
 }
 

@@ -109,7 +109,7 @@ impl RunError {
     /// 2 for a wrong command line or config, 130 for an interruption, else 1.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::Config { .. } => 2,
+            Self::Usage(_) | Self::Config { .. } | Self::Data(DataError::Config { .. }) => 2,
             Self::Model(
                 Blip2Error::Config { .. } | Blip2Error::Vision(_) | Blip2Error::QFormer(_),
             ) => 2,

@@ -10,7 +10,7 @@ use crate::recipe::Recipe;
 
 /// Fields that are paths, wherever they stand. Those of a file are relative to the file's folder,
 /// those of `--set` to the current folder.
-pub(crate) const PATH_KEYS: [&str; 11] = [
+pub(crate) const PATH_KEYS: [&str; 12] = [
     "annotations",
     "bert",
     "checkpoint",
@@ -18,6 +18,7 @@ pub(crate) const PATH_KEYS: [&str; 11] = [
     "export",
     "folder",
     "images",
+    "shards",
     "tokenizer",
     "train_instances",
     "val_instances",
@@ -82,9 +83,7 @@ fn absolute(path: &Path) -> PathBuf {
 fn absolute_paths(table: &mut Table, base: &Path) {
     for (key, value) in table.iter_mut() {
         match value {
-            Value::String(path) if PATH_KEYS.contains(&key.as_str()) => {
-                *path = join(base, path);
-            }
+            value if PATH_KEYS.contains(&key.as_str()) => absolute_value(value, base),
             Value::Table(inner) => absolute_paths(inner, base),
             Value::Array(items) => {
                 for item in items {
@@ -95,6 +94,19 @@ fn absolute_paths(table: &mut Table, base: &Path) {
             }
             _ => {}
         }
+    }
+}
+
+/// Makes a path absolute, or a list of paths.
+fn absolute_value(value: &mut Value, base: &Path) {
+    match value {
+        Value::String(path) => *path = join(base, path),
+        Value::Array(paths) => {
+            for path in paths {
+                absolute_value(path, base);
+            }
+        }
+        _ => {}
     }
 }
 
@@ -142,8 +154,8 @@ fn apply(table: &mut Table, assignment: &str, here: &Path) -> Result<(), String>
     let keys: Vec<&str> = key.trim().split('.').collect();
     let (last, parents) = keys.split_last().ok_or("the key is empty")?;
     let mut value = parse_value(value.trim());
-    if let (Value::String(path), true) = (&mut value, PATH_KEYS.contains(last)) {
-        *path = join(here, path);
+    if PATH_KEYS.contains(last) {
+        absolute_value(&mut value, here);
     }
     let mut table = table;
     for parent in parents {
@@ -220,11 +232,15 @@ mod tests {
 
     #[test]
     fn paths_of_a_file_are_relative_to_it() {
-        let mut table: Table = "[m]\nweights = \"x/../towers\"\nname = \"x\""
+        let mut table: Table = "[m]\nweights = \"x/../towers\"\nname = \"x\"\n\
+                                [[m.s]]\nshards = [\"a/*.tar\", \"/b.tar\"]"
             .parse()
             .unwrap();
         absolute_paths(&mut table, Path::new("/configs"));
         assert_eq!(table["m"]["weights"].as_str(), Some("/configs/towers"));
         assert_eq!(table["m"]["name"].as_str(), Some("x"));
+        let shards = &table["m"]["s"][0]["shards"];
+        assert_eq!(shards[0].as_str(), Some("/configs/a/*.tar"));
+        assert_eq!(shards[1].as_str(), Some("/b.tar"));
     }
 }

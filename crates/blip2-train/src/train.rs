@@ -1,7 +1,9 @@
 //! A whole run: data, model, training, final scores, report.
 
 mod captioner;
+mod feed;
 mod images;
+mod splits;
 mod stage1;
 mod towers;
 

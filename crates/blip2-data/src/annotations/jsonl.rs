@@ -1,9 +1,8 @@
 //! JSONL: an object a line.
 
-use std::collections::BTreeMap;
-
 use serde::Deserialize;
 
+use super::join::Joined;
 use super::{Entry, Id, Problems};
 use crate::DataError;
 
@@ -16,10 +15,8 @@ struct Line {
     captions: Option<Vec<String>>,
 }
 
-/// Lines of the same image are joined, so that one caption a line works as well.
 pub(super) fn read(text: &str, problems: &mut Problems) -> Result<Vec<Entry>, DataError> {
-    let mut entries: Vec<Entry> = Vec::new();
-    let mut by_name: BTreeMap<String, usize> = BTreeMap::new();
+    let mut joined = Joined::default();
     for (index, line) in text.lines().enumerate() {
         if line.trim().is_empty() {
             continue;
@@ -33,20 +30,7 @@ pub(super) fn read(text: &str, problems: &mut Problems) -> Result<Vec<Entry>, Da
             }
         };
         let captions = line.captions.into_iter().flatten().chain(line.caption);
-        match by_name.get(&line.image) {
-            Some(&entry) => entries[entry].captions.extend(captions),
-            None => {
-                by_name.insert(line.image.clone(), entries.len());
-                entries.push(Entry {
-                    place,
-                    image_id: line
-                        .image_id
-                        .map_or_else(|| line.image.clone(), Id::into_text),
-                    file_name: line.image,
-                    captions: captions.collect(),
-                });
-            }
-        }
+        joined.add(place, line.image, line.image_id, captions);
     }
-    Ok(entries)
+    Ok(joined.entries)
 }

@@ -1,9 +1,11 @@
-//! Annotation files: COCO captions JSON, Karpathy JSON, JSONL, and COCO instances.
+//! Annotation files: COCO captions JSON, Karpathy JSON, LAVIS's lists, JSONL, and COCO instances.
 
 mod coco;
 pub mod instances;
+mod join;
 mod jsonl;
 mod karpathy;
+mod lavis;
 mod paths;
 
 use std::collections::BTreeSet;
@@ -26,6 +28,8 @@ pub enum Format {
     Karpathy,
     /// A line each: `{"image": …, "caption": …}` or `{"image": …, "captions": […]}`.
     Jsonl,
+    /// `[{"image": …, "caption": …}]`, a caption or a list of captions.
+    Lavis,
 }
 
 /// What happens at data that can't be used.
@@ -105,6 +109,7 @@ pub fn load(annotations: &Path, images: &Path, options: &LoadOptions) -> Result<
         Format::Coco => coco::read(annotations, &text, &mut problems)?,
         Format::Karpathy => karpathy::read(annotations, &text, options.split.as_deref())?,
         Format::Jsonl => jsonl::read(&text, &mut problems)?,
+        Format::Lavis => lavis::read(annotations, &text)?,
     };
     let root = images.canonicalize().map_err(DataError::io(images))?;
     let mut seen = BTreeSet::new();
@@ -208,6 +213,9 @@ fn detect(file: &Path, text: &str) -> Result<Format, DataError> {
     if matches!(extension, Some("jsonl" | "ndjson")) {
         return Ok(Format::Jsonl);
     }
+    if text.trim_start().starts_with('[') {
+        return Ok(Format::Lavis);
+    }
     #[derive(Deserialize)]
     struct Shape {
         images: Option<serde::de::IgnoredAny>,
@@ -226,7 +234,9 @@ fn detect(file: &Path, text: &str) -> Result<Format, DataError> {
         Ok(_) => Err(DataError::Annotation {
             file: file.into(),
             field: "images".into(),
-            reason: "is missing; the file is neither COCO captions, Karpathy JSON nor JSONL".into(),
+            reason:
+                "is missing; the file is neither COCO captions, Karpathy JSON, a list nor JSONL"
+                    .into(),
         }),
         // Several JSON values: lines.
         Err(error)

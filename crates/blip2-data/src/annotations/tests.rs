@@ -83,6 +83,36 @@ fn jsonl_takes_one_or_many_captions_a_line() {
     }
 }
 
+/// The shapes of LAVIS's `vg_caption.json` and `coco_karpathy_train.json`, and of its validation files.
+#[test]
+fn lists_of_lavis_join_captions_to_images() {
+    let text = r#" [{"image": "a.jpg", "caption": "one"}, {"image": "b.png", "caption": ["two", "three"],
+        "image_id": "coco_7", "dataset": "x"}, {"image": "a.jpg", "caption": "four"}]"#;
+    let folder = Folder::new();
+    let samples = folder.load("l.json", text, OnError::Fail).unwrap().samples;
+    assert_eq!(samples.len(), 2);
+    assert_eq!(samples[0].image_id, "a.jpg");
+    assert_eq!(samples[0].captions, ["one", "four"]);
+    assert_eq!(samples[1].image_id, "coco_7");
+    assert_eq!(samples[1].captions, ["two", "three"]);
+    for (text, expected) in [
+        (r#"[{"image": "a.jpg", "caption": 3}]"#, "must be a text"),
+        (
+            r#"[{"image": "../a.jpg", "caption": "one"}]"#,
+            "[0] (`../a.jpg`)",
+        ),
+        ("[1, 2]", "line 1"),
+        ("[]", "holds no image"),
+    ] {
+        let error = folder.load("l.json", text, OnError::Fail).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains("l.json") && error.contains(expected),
+            "{error}"
+        );
+    }
+}
+
 #[test]
 fn bad_entries_name_their_place_or_are_listed() {
     let image = |file: &str| format!(r#"{{"id": 9, "file_name": "{file}"}}"#);

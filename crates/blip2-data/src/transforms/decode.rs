@@ -1,7 +1,7 @@
 //! Image files to RGB pixels.
 
-use std::fs::{self, File};
-use std::io::{BufReader, Cursor};
+use std::fs;
+use std::io::{BufRead, Cursor, Seek};
 use std::path::Path;
 
 use image::metadata::Orientation;
@@ -31,11 +31,10 @@ impl Default for DecodeLimits {
 ///
 /// A file that can't be opened, that is no image, or that announces too many pixels.
 pub fn probe(path: &Path, limits: &DecodeLimits) -> Result<(u32, u32), DataError> {
-    let (width, height) = open(path)?
-        .into_dimensions()
-        .map_err(|error| unreadable(path, &error))?;
-    check(path, width, height, limits)?;
-    Ok((width, height))
+    let reader = ImageReader::open(path)
+        .and_then(ImageReader::with_guessed_format)
+        .map_err(DataError::io(path))?;
+    check_header(path, reader, limits)
 }
 
 /// Decodes a JPEG, PNG or WebP file to RGB, as `PIL.Image.open(path).convert("RGB")`.
@@ -51,7 +50,21 @@ pub fn probe(path: &Path, limits: &DecodeLimits) -> Result<(u32, u32), DataError
 /// As [`probe`], and a file that is cut off or, stricter than Pillow, damaged. Nothing is allocated
 /// for a header that lies.
 pub fn decode(path: &Path, limits: &DecodeLimits) -> Result<RgbImage, DataError> {
-    Ok(decode_with_orientation(path, limits)?.0)
+    let bytes = fs::read(path).map_err(DataError::io(path))?;
+    decode_bytes(path, &bytes, limits)
+}
+
+/// As [`decode`], of the bytes of an image; `name` stands in messages.
+///
+/// # Errors
+///
+/// As [`decode`].
+pub fn decode_bytes(
+    name: &Path,
+    bytes: &[u8],
+    limits: &DecodeLimits,
+) -> Result<RgbImage, DataError> {
+    Ok(decode_with_orientation(name, bytes, limits)?.0)
 }
 
 /// As [`decode`], then turned and mirrored as the file's EXIF data say.
@@ -63,7 +76,8 @@ pub fn decode(path: &Path, limits: &DecodeLimits) -> Result<RgbImage, DataError>
 ///
 /// As [`decode`].
 pub fn decode_upright(path: &Path, limits: &DecodeLimits) -> Result<RgbImage, DataError> {
-    let (image, orientation) = decode_with_orientation(path, limits)?;
+    let bytes = fs::read(path).map_err(DataError::io(path))?;
+    let (image, orientation) = decode_with_orientation(path, &bytes, limits)?;
     let mut image = DynamicImage::from(image);
     image.apply_orientation(orientation);
     Ok(image.into_rgb8())
@@ -71,16 +85,19 @@ pub fn decode_upright(path: &Path, limits: &DecodeLimits) -> Result<RgbImage, Da
 
 fn decode_with_orientation(
     path: &Path,
+    bytes: &[u8],
     limits: &DecodeLimits,
 ) -> Result<(RgbImage, Orientation), DataError> {
-    probe(path, limits)?;
-    let bytes = fs::read(path).map_err(DataError::io(path))?;
-    let reader = ImageReader::new(Cursor::new(&bytes))
-        .with_guessed_format()
-        .map_err(DataError::io(path))?;
+    let reader = || {
+        ImageReader::new(Cursor::new(bytes))
+            .with_guessed_format()
+            .map_err(DataError::io(path))
+    };
+    check_header(path, reader()?, limits)?;
+    let reader = reader()?;
     let format = reader.format();
     if format == Some(ImageFormat::Jpeg)
-        && let Some(decoded) = jpeg::decode(path, &bytes, limits)?
+        && let Some(decoded) = jpeg::decode(path, bytes, limits)?
     {
         return Ok(decoded);
     }
@@ -125,11 +142,16 @@ fn to_rgb(image: DynamicImage, is_grey: bool) -> RgbImage {
     RgbImage::from_raw(width, height, pixels).unwrap_or_default()
 }
 
-fn open(path: &Path) -> Result<ImageReader<BufReader<File>>, DataError> {
-    let reader = ImageReader::open(path)
-        .and_then(ImageReader::with_guessed_format)
-        .map_err(DataError::io(path))?;
-    Ok(reader)
+fn check_header(
+    path: &Path,
+    reader: ImageReader<impl BufRead + Seek>,
+    limits: &DecodeLimits,
+) -> Result<(u32, u32), DataError> {
+    let (width, height) = reader
+        .into_dimensions()
+        .map_err(|error| unreadable(path, &error))?;
+    check(path, width, height, limits)?;
+    Ok((width, height))
 }
 
 fn unreadable(path: &Path, error: &image::ImageError) -> DataError {

@@ -12,5 +12,5 @@ mod process;
 mod resize;
 
 pub use augment::{Augmentation, AugmentationConfig, CropBox, Operation, RandAugmentConfig, View};
-pub use decode::{DecodeLimits, decode, decode_upright, probe};
+pub use decode::{DecodeLimits, decode, decode_bytes, decode_upright, probe};
 pub use process::{ImageProcessor, ImageProcessorConfig, Resample};

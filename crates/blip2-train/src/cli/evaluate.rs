@@ -31,7 +31,7 @@ pub(super) struct Args {
     /// A run folder, a folder in the Hugging Face layout, or a model of the hub (owner/name).
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
-    /// COCO captions JSON, Karpathy JSON or JSONL.
+    /// COCO captions JSON, Karpathy JSON, a list as LAVIS has it, or JSONL.
     #[arg(long, value_name = "FILE")]
     annotations: PathBuf,
     /// The folder that the annotations' file names are relative to.

@@ -8,6 +8,9 @@ use blip2_data::cleaning::CaptionCleaning;
 use blip2_data::transforms::AugmentationConfig;
 use serde::{Deserialize, Serialize};
 
+use super::StreamConfig;
+use crate::RunError;
+
 /// Where the data lie and how they are read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -25,8 +28,12 @@ pub struct DataConfig {
     /// How images of the train split vary; without it they do not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub augmentation: Option<AugmentationConfig>,
-    /// The images to learn from.
-    pub train: SplitConfig,
+    /// The images to learn from; or `stream`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train: Option<SplitConfig>,
+    /// The images to learn from as a stream that is never listed, in the place of `train`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamConfig>,
     /// The images that choose the best checkpoint.
     pub val: SplitConfig,
     /// The images of the final scores, each split with its `name`.
@@ -35,6 +42,18 @@ pub struct DataConfig {
     /// Makes the built-in data set in this folder if it is not there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub emoji_scenes: Option<PathBuf>,
+}
+
+impl DataConfig {
+    /// The train split, for what can't learn from a stream.
+    ///
+    /// # Errors
+    ///
+    /// If there is a stream in its place.
+    pub fn train_split(&self) -> Result<&SplitConfig, RunError> {
+        let missing = || RunError::Usage("the table `[data.train]` is missing".into());
+        self.train.as_ref().ok_or_else(missing)
+    }
 }
 
 fn fail() -> OnError {
@@ -48,7 +67,7 @@ pub struct SplitConfig {
     /// The split's name in scores and reports; needed for test splits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// COCO captions JSON, Karpathy JSON or JSONL.
+    /// COCO captions JSON, Karpathy JSON, a list as LAVIS has it, or JSONL.
     pub annotations: PathBuf,
     /// The folder that file names are relative to.
     pub images: PathBuf,

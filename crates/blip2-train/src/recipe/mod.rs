@@ -3,6 +3,7 @@
 mod data;
 mod evaluation;
 mod optimization;
+mod stream;
 
 use std::path::PathBuf;
 
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use data::{DataConfig, SplitConfig};
 pub use evaluation::{EvaluationConfig, RetrievalConfig};
 pub use optimization::{OptimizerConfig, ScheduleConfig, ScheduleKind, TrainConfig};
+pub use stream::{ShardPatterns, StreamConfig, StreamSourceConfig};
 
 use crate::features::FeaturesConfig;
 
@@ -149,6 +151,7 @@ impl Recipe {
                 "`features` and `data.augmentation` belong to the tasks caption and stage1".into(),
             );
         }
+        self.validate_train_data()?;
         if let Some(features) = &self.features
             && self.data.augmentation.is_none()
             && features.views > 1
@@ -228,6 +231,41 @@ impl Recipe {
             }
         }
         Ok(())
+    }
+
+    /// Either a split or a stream, where a stream can be used.
+    fn validate_train_data(&self) -> Result<(), String> {
+        let stream = match (&self.data.train, &self.data.stream) {
+            (Some(_), None) => return Ok(()),
+            (None, Some(stream)) => stream,
+            (None, None) => {
+                return Err("the table `[data.train]` is missing (or `[data.stream]`)".into());
+            }
+            (Some(_), Some(_)) => {
+                return Err(
+                    "the tables `[data.train]` and `[data.stream]` don't go together; \
+                            leave one out"
+                        .into(),
+                );
+            }
+        };
+        if matches!(
+            self.task,
+            TaskKind::LanguageModel | TaskKind::PatchClassification
+        ) {
+            return Err("the table `[data.stream]` does not belong to this task".into());
+        }
+        if self.features.is_some() {
+            return Err(
+                "the table `[features]` does not go with `[data.stream]`: a stream is never \
+                        listed, so there is nothing to compute features of before the first step"
+                    .into(),
+            );
+        }
+        if self.train.batch_size == 0 {
+            return Err("field `train.batch_size` must be at least 1".into());
+        }
+        stream.validate(&self.train)
     }
 
     /// The checkpoint that the trained parts start from, if any.

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use blip2::Blip2Caption;
 use blip2::stage1::Blip2Qformer;
 use blip2_data::CaptionSample;
-use blip2_data::annotations::Skipped;
 use blip2_data::sample::Sample;
+use blip2_data::skips::SkipLog;
 use blip2_eval::{RetrievalScores, Scores};
 
 pub use memory::{Estimate, memory};
@@ -42,7 +42,7 @@ pub fn write(
     model: &Blip2Caption,
     scores: &FinalScores,
     shown: &[Shown],
-    skipped: &[Skipped],
+    skips: &SkipLog,
 ) -> Result<(), RunError> {
     let rates = scores.splits.iter();
     let page = page::Page {
@@ -55,7 +55,7 @@ pub fn write(
         rates: rates
             .map(|(split, scores)| (format!("captions of {split}"), scores.captions_per_s))
             .collect(),
-        skipped,
+        skips,
         records: &records(folder)?,
     };
     write_atomic(&folder.report(), page.html()?.as_bytes())
@@ -71,7 +71,7 @@ pub fn write_stage1(
     recipe: &Recipe,
     model: &Blip2Qformer,
     scores: &Stage1Scores,
-    skipped: &[Skipped],
+    skips: &SkipLog,
 ) -> Result<(), RunError> {
     let page = page::Page {
         folder,
@@ -81,7 +81,7 @@ pub fn write_stage1(
         scores: retrieval::scores_section(scores),
         images: String::new(),
         rates: Vec::new(),
-        skipped,
+        skips,
         records: &records(folder)?,
     };
     write_atomic(&folder.report(), page.html()?.as_bytes())

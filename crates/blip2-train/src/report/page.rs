@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use blip2_data::annotations::Skipped;
+use blip2_data::skips::SkipLog;
 
 use super::curves::{Line, chart};
 use super::parameters::{PartRow, thousands};
@@ -41,7 +41,7 @@ pub(super) struct Page<'a> {
     pub images: String,
     /// What else was timed, in images a second.
     pub rates: Vec<(String, f64)>,
-    pub skipped: &'a [Skipped],
+    pub skips: &'a SkipLog,
     pub records: &'a [Record],
 }
 
@@ -195,12 +195,16 @@ impl Page<'_> {
     }
 
     fn skipped_section(&self) -> String {
-        if self.skipped.is_empty() {
+        let (count, named) = (self.skips.count(), self.skips.list());
+        if count == 0 {
             return String::new();
         }
-        let mut html = format!("<h2>Skipped: {}</h2><ul>", self.skipped.len());
-        for entry in self.skipped {
+        let mut html = format!("<h2>Skipped: {count}</h2><ul>");
+        for entry in &named {
             html += &format!("<li>{}: {}", escape(&entry.what), escape(&entry.reason));
+        }
+        if count > named.len() {
+            html += &format!("<li>and {} more: log.txt names them", count - named.len());
         }
         html + "</ul>"
     }

@@ -97,6 +97,11 @@ impl RunFolder {
         self.path.join("features")
     }
 
+    /// How many samples each shard of a stream holds.
+    pub fn shards(&self) -> PathBuf {
+        self.path.join("shards.jsonl")
+    }
+
     /// The test scores.
     pub fn scores(&self) -> PathBuf {
         self.path.join("scores.json")

@@ -62,6 +62,12 @@ impl Identity {
 
 /// Removes paths and what is free.
 fn strip(value: &mut Value, at: &str) {
+    if let Value::Array(items) = value {
+        for item in items {
+            strip(item, at);
+        }
+        return;
+    }
     let Value::Object(fields) = value else {
         return;
     };
@@ -135,10 +141,11 @@ mod tests {
 
     #[test]
     fn the_first_difference_is_named_and_what_changes_no_weight_is_not() {
-        let old = json!({"seed": 1, "train": {"keep_last": 1, "epochs": 4}, "m": {"weights": "a"}});
+        let old =
+            json!({"seed": 1, "train": {"keep_last": 1, "epochs": 4}, "m": [{"weights": "a"}]});
         let moved =
-            json!({"seed": 1, "train": {"keep_last": 9, "epochs": 4}, "m": {"weights": "b"}});
-        let longer = json!({"seed": 1, "train": {"epochs": 5, "ema_decay": 0.9}, "m": {}});
+            json!({"seed": 1, "train": {"keep_last": 9, "epochs": 4}, "m": [{"weights": "b"}]});
+        let longer = json!({"seed": 1, "train": {"epochs": 5, "ema_decay": 0.9}, "m": [{}]});
         let old = identity(old, &[("train images", "1"), ("text_backbone", "2")]);
         let same = identity(
             moved.clone(),

@@ -1,77 +1,25 @@
-//! The splits of a run on images and captions, and where their images come from.
+//! Where the images of a run come from.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use blip2_data::images::{ImageSource, PixelSource};
+use blip2_data::images::{ImageSource, PixelSource, Preparation};
 use blip2_data::sample::Sample;
 use blip2_data::skips::SkipLog;
 use blip2_data::transforms::ImageProcessor;
 
+use super::splits::{Splits, Train};
 use crate::RunError;
 use crate::cli::json;
-use crate::data::{captions_sha256, clean_captions, images_sha256, read_split};
 use crate::evaluate::EvalSettings;
 use crate::features::{CacheKind, Cached, Encoder, cache};
 use crate::recipe::Recipe;
 use crate::run::RunFolder;
 
-/// The images and captions of a run.
-pub(in crate::train) struct Splits {
-    /// With the captions that are learned.
-    pub train: Arc<Vec<Sample>>,
-    /// With the captions that are scored.
-    pub val: Arc<Vec<Sample>>,
-    /// The same images with captions as they are learned, for the loss.
-    pub val_learned: Arc<Vec<Sample>>,
-    /// By name.
-    pub tests: Vec<(String, Arc<Vec<Sample>>)>,
-    train_images_sha256: String,
-    val_images_sha256: String,
-}
-
-impl Splits {
-    pub fn read(recipe: &Recipe, skips: &SkipLog) -> Result<Self, RunError> {
-        let tests = recipe
-            .data
-            .test
-            .iter()
-            .map(|split| {
-                let name = split.name.clone().unwrap_or_default();
-                Ok((name, read_split(split, skips, true)?))
-            })
-            .collect::<Result<_, RunError>>()?;
-        let cleaning = recipe.data.caption_cleaning.as_ref();
-        let train = read_split(&recipe.data.train, skips, true)?;
-        let val = read_split(&recipe.data.val, skips, true)?;
-        let train = clean_captions(train, cleaning, skips)?.learned;
-        let val = clean_captions(val, cleaning, skips)?;
-        Ok(Self {
-            train_images_sha256: images_sha256(&train),
-            val_images_sha256: images_sha256(&val.scored),
-            train,
-            val: val.scored,
-            val_learned: val.learned,
-            tests,
-        })
-    }
-
-    /// SHA-256 of what a run learns from and is chosen by, for its [`Identity`](crate::run::Identity).
-    pub fn sha256(&self) -> BTreeMap<String, String> {
-        let hashes = [
-            ("train images", self.train_images_sha256.clone()),
-            ("train captions", captions_sha256(&self.train)),
-            ("val images", self.val_images_sha256.clone()),
-            ("val captions", captions_sha256(&self.val)),
-        ];
-        hashes.map(|(name, hash)| (name.to_string(), hash)).into()
-    }
-}
-
 /// Where the images of an epoch come from: files, or the features that a frozen image encoder made
 /// of them once.
-pub(in crate::train) struct Images {
-    pub train: Arc<dyn ImageSource>,
+pub(super) struct Images {
+    /// Of a train split; a stream brings its own.
+    pub train: Option<Arc<dyn ImageSource>>,
     pub val: Arc<dyn ImageSource>,
 }
 
@@ -86,7 +34,18 @@ impl Images {
         settings: &EvalSettings,
     ) -> Result<Self, RunError> {
         let augmentation = recipe.data.augmentation.as_ref();
-        let (mut train, val) = (pixels.of(&splits.train), pixels.of(&splits.val));
+        let val = pixels.of(&splits.val);
+        let Train::Split {
+            samples,
+            images_sha256,
+        } = &splits.train
+        else {
+            return Ok(Self {
+                train: None,
+                val: Arc::new(val),
+            });
+        };
+        let mut train = pixels.of(samples);
         if let Some(augmentation) = augmentation {
             train = train.with_augmentation(augmentation.init()?, recipe.seed);
         }
@@ -96,7 +55,7 @@ impl Images {
             .filter(|features| features.cache != CacheKind::None)
         else {
             return Ok(Self {
-                train: Arc::new(train),
+                train: Some(Arc::new(train)),
                 val: Arc::new(val),
             });
         };
@@ -130,8 +89,8 @@ impl Images {
         let train = cached(
             "train",
             train,
-            splits.train.len(),
-            &splits.train_images_sha256,
+            samples.len(),
+            images_sha256,
             features.views,
             train_transforms,
         )?;
@@ -144,7 +103,7 @@ impl Images {
             json(&processor)?,
         )?;
         Ok(Self {
-            train: Arc::new(train),
+            train: Some(Arc::new(train)),
             val: Arc::new(val),
         })
     }
@@ -160,6 +119,15 @@ impl Pixels {
     /// The whole images of `samples`.
     pub fn of(&self, samples: &Arc<Vec<Sample>>) -> PixelSource {
         PixelSource::new(samples.clone(), self.processor.clone(), self.skips.clone())
+    }
+
+    /// How a stream's images are prepared.
+    pub fn preparation(&self, recipe: &Recipe) -> Result<Preparation, RunError> {
+        let preparation = Preparation::new(self.processor.clone());
+        Ok(match &recipe.data.augmentation {
+            Some(augmentation) => preparation.with_augmentation(augmentation.init()?, recipe.seed),
+            None => preparation,
+        })
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) fn language_model(
         return Err(RunError::Usage("the recipe has no language_model".into()));
     };
     let skips = SkipLog::new(recipe.data.on_error);
-    let train = read_split(&recipe.data.train, &skips, true)?;
+    let train = read_split(recipe.data.train_split()?, &skips, true)?;
     let valid = read_split(&recipe.data.val, &skips, true)?;
     let state = start.state([
         ("train captions", captions_sha256(&train)),
@@ -85,7 +85,7 @@ pub(super) fn patch_classification(
         ));
     };
     let skips = SkipLog::new(recipe.data.on_error);
-    let train = Instances::read(&config.train_instances, &recipe.data.train.images)?;
+    let train = Instances::read(&config.train_instances, &recipe.data.train_split()?.images)?;
     let valid = Instances::read(&config.val_instances, &recipe.data.val.images)?;
     if train.categories != valid.categories {
         return Err(RunError::Usage(format!(

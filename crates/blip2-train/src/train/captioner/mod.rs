@@ -2,21 +2,22 @@
 
 mod scores;
 
+use std::path::Path;
+
 use blip2::Blip2Caption;
 use blip2::checkpoint::{Weights, load_trained_parts};
-use blip2_data::batch::CaptionChoice;
 use blip2_data::skips::SkipLog;
 use burn::module::Module;
 use burn::tensor::Device;
-use std::path::Path;
 
 pub use scores::{ConstantCaption, FinalScores};
 
 use self::scores::{Finish, ValWatch};
-use super::images::{Images, Pixels, Splits, check_image_size};
+use super::feed::Feed;
+use super::images::{Pixels, check_image_size};
+use super::splits::Splits;
 use super::{Start, Training, check_batch_size, fit};
 use crate::RunError;
-use crate::data::{eval_loader, train_loader};
 use crate::evaluate::EvalSettings;
 use crate::features::Encoder;
 use crate::hash::tower_hashes;
@@ -33,7 +34,7 @@ pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<()
     };
     let skips = SkipLog::new(recipe.data.on_error);
     let splits = Splits::read(recipe, &skips)?;
-    check_batch_size(recipe, recipe.data.captions.items(&splits.train).len())?;
+    check_batch_size(recipe, splits.epoch_items(recipe))?;
     let processor = model_config.data_preprocessor.init()?;
     let autodiff = device.clone().autodiff();
     let mut model = model_config.init(&autodiff)?;
@@ -53,42 +54,29 @@ pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<()
         device: device.clone(),
         stop: stop.clone(),
     };
-    let mut made_of = hashes.clone();
-    made_of.extend(splits.sha256());
-    // Before features are computed for nothing.
-    let state = start.state(made_of)?;
     let pixels = Pixels { processor, skips };
-    let images = Images::new(
-        recipe,
+    let encoder = Encoder {
+        config: &model.architecture().vision,
+        compute: model.compute().vision_backbone,
+        sha256: hashes.get("vision_backbone").map(String::as_str),
+        embed: &|images| model.image_embeds(images),
+    };
+    let feed = Feed::new(&start, &splits, &pixels, &encoder, &hashes, &settings)?;
+    let watch = ValWatch::new(
         &start.folder,
         &splits,
-        &pixels,
-        &Encoder {
-            config: &model.architecture().vision,
-            compute: model.compute().vision_backbone,
-            sha256: hashes.get("vision_backbone").map(String::as_str),
-            embed: &|images| model.image_embeds(images),
-        },
+        feed.val_images,
+        evaluation,
         &settings,
-    )?;
-    let train = train_loader(recipe, splits.train.clone(), images.train, device);
-    let valid = eval_loader(
-        splits.val_learned.clone(),
-        images.val.clone(),
-        CaptionChoice::First,
-        evaluation.batch_size,
-        recipe.data.num_workers,
-        device,
     );
-    let watch = ValWatch::new(&start.folder, &splits, images.val, evaluation, &settings);
     let training = Training {
         task: CaptionTask {
             model: model.clone(),
         },
-        train,
-        valid,
+        train: feed.train,
+        valid: feed.valid,
         watch: Some(Box::new(watch)),
-        state,
+        state: feed.state,
     };
     fit(&start, training, &autodiff, stop)?;
 

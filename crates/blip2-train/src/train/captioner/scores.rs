@@ -19,7 +19,8 @@ use crate::recipe::{EvaluationConfig, Recipe};
 use crate::report;
 use crate::run::{EpochScores, RunFolder, Watch, write_json};
 use crate::tasks::{CaptionTask, Task};
-use crate::train::images::{Pixels, Splits};
+use crate::train::images::Pixels;
+use crate::train::splits::Splits;
 
 /// How many of the most frequent train captions are tried as the constant caption.
 const CONSTANT_CANDIDATES: usize = 50;
@@ -174,19 +175,20 @@ impl Finish<'_> {
             };
             eprintln!("{name}: {}", report::score_line(&split.scores));
             scores.splits.insert(name.clone(), split);
-            let (caption, cider) = best_constant(&self.splits.train, samples, CONSTANT_CANDIDATES)?;
+            let (caption, cider) =
+                best_constant(self.splits.common(), samples, CONSTANT_CANDIDATES)?;
             let constant = ConstantCaption { caption, cider };
             scores.constant_caption.insert(name.clone(), constant);
             shown.push((name.clone(), samples.clone(), captions));
         }
         check_unchanged(&scores.frozen_towers, &tower_hashes(model))?;
         write_json(&self.folder.scores(), &scores)?;
-        let skipped = self.pixels.skips.list();
-        report::write(self.folder, self.recipe, model, &scores, &shown, &skipped)?;
-        if !skipped.is_empty() {
+        let skips = &self.pixels.skips;
+        report::write(self.folder, self.recipe, model, &scores, &shown, skips)?;
+        if skips.count() > 0 {
             eprintln!(
                 "{} items were skipped; the report lists them",
-                skipped.len()
+                skips.count()
             );
         }
         eprintln!("report: {}", self.folder.report().display());

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use blip2::checkpoint::load_stage1_parts;
 use blip2::stage1::Blip2Qformer;
-use blip2_data::batch::CaptionChoice;
 use blip2_data::skips::SkipLog;
 use burn::module::Module;
 use burn::tensor::Device;
@@ -14,10 +13,11 @@ use burn::tensor::Device;
 pub use scores::Stage1Scores;
 
 use self::scores::{Finish, RetrievalWatch};
-use super::images::{Images, Pixels, Splits, check_image_size};
+use super::feed::Feed;
+use super::images::{Pixels, check_image_size};
+use super::splits::Splits;
 use super::{Start, Training, check_batch_size, fit};
 use crate::RunError;
-use crate::data::{eval_loader, train_loader};
 use crate::evaluate::EvalSettings;
 use crate::features::Encoder;
 use crate::hash::vision_hash;
@@ -34,7 +34,7 @@ pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<()
     };
     let skips = SkipLog::new(recipe.data.on_error);
     let splits = Splits::read(recipe, &skips)?;
-    check_batch_size(recipe, recipe.data.captions.items(&splits.train).len())?;
+    check_batch_size(recipe, splits.epoch_items(recipe))?;
     let processor = model_config.data_preprocessor.init()?;
     let autodiff = device.clone().autodiff();
     let mut model = model_config.init(&autodiff)?;
@@ -52,42 +52,23 @@ pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<()
         device: device.clone(),
         stop: stop.clone(),
     };
-    let mut made_of = hashes.clone();
-    made_of.extend(splits.sha256());
-    // Before features are computed for nothing.
-    let state = start.state(made_of)?;
     let pixels = Pixels { processor, skips };
-    let images = Images::new(
-        recipe,
-        &start.folder,
-        &splits,
-        &pixels,
-        &Encoder {
-            config: &model.architecture().vision,
-            compute: model.compute(),
-            sha256: hashes.get("vision_backbone").map(String::as_str),
-            embed: &|images| model.image_embeds(images),
-        },
-        &settings,
-    )?;
-    let train = train_loader(recipe, splits.train.clone(), images.train, device);
-    let valid = eval_loader(
-        splits.val_learned.clone(),
-        images.val.clone(),
-        CaptionChoice::First,
-        retrieval.batch_size,
-        recipe.data.num_workers,
-        device,
-    );
-    let watch = RetrievalWatch::new(&splits, images.val, retrieval, &settings);
+    let encoder = Encoder {
+        config: &model.architecture().vision,
+        compute: model.compute(),
+        sha256: hashes.get("vision_backbone").map(String::as_str),
+        embed: &|images| model.image_embeds(images),
+    };
+    let feed = Feed::new(&start, &splits, &pixels, &encoder, &hashes, &settings)?;
+    let watch = RetrievalWatch::new(&splits, feed.val_images, retrieval, &settings);
     let training = Training {
         task: Stage1Task {
             model: model.clone(),
         },
-        train,
-        valid,
+        train: feed.train,
+        valid: feed.valid,
         watch: Some(Box::new(watch)),
-        state,
+        state: feed.state,
     };
     fit(&start, training, &autodiff, stop)?;
 

@@ -17,7 +17,8 @@ use crate::report;
 use crate::retrieval::{Found, Retrieval};
 use crate::run::{EpochScores, RunFolder, Watch, write_json};
 use crate::tasks::Stage1Task;
-use crate::train::images::{Pixels, Splits};
+use crate::train::images::Pixels;
+use crate::train::splits::Splits;
 
 /// `scores.json`.
 #[derive(Debug, Serialize)]
@@ -138,12 +139,12 @@ impl Finish<'_> {
             frozen_towers: hashes,
         };
         write_json(&self.folder.scores(), &scores)?;
-        let skipped = self.pixels.skips.list();
-        report::write_stage1(self.folder, self.recipe, model, &scores, &skipped)?;
-        if !skipped.is_empty() {
+        let skips = &self.pixels.skips;
+        report::write_stage1(self.folder, self.recipe, model, &scores, skips)?;
+        if skips.count() > 0 {
             eprintln!(
                 "{} items were skipped; the report lists them",
-                skipped.len()
+                skips.count()
             );
         }
         eprintln!("report: {}", self.folder.report().display());
