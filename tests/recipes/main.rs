@@ -4,23 +4,35 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use blip2::stage1::Blip2QformerConfig;
+use blip2_qformer::{QFormerConfig, QFormerTextConfig};
+use blip2_tests::stderr;
 use blip2_tests::{Experiment, expect_code, metrics, read_json};
 use toml::{Table, Value};
 
 const CONFIGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../configs");
 
-const RECIPES: [&str; 5] = [
+const RECIPES: [&str; 8] = [
     "blip2-opt2.7b_8xb32_caption",
     "caption_coco_opt2.7b",
     "caption_coco_opt6.7b",
     "flickr30k",
     "nocaps_eval",
+    "pretrain_stage1",
+    "pretrain_stage1_vitL",
+    "pretrain_stage2_opt2.7b",
 ];
 
 /// What a twin may have otherwise: sizes, places, and how long and how often.
-const SIZES: [&str; 29] = [
+const SIZES: [&str; 44] = [
     "data.emoji_scenes",
     "data.num_workers",
+    "data.stream.epoch_samples",
+    "data.stream.shuffle_window",
+    "data.stream.sources[0].annotations",
+    "data.stream.sources[0].images",
+    "data.stream.sources[1].annotations",
+    "data.stream.sources[1].images",
     "data.test[0].annotations",
     "data.test[0].images",
     "data.test[0].limit",
@@ -48,6 +60,15 @@ const SIZES: [&str; 29] = [
     "model.multimodal_backbone",
     "model.vision_backbone.architecture",
     "evaluation.batch_size",
+    "retrieval.batch_size",
+    "retrieval.test_rerank",
+    "retrieval.val_images",
+    "stage1.bert",
+    "stage1.data_preprocessor.size",
+    "stage1.embed_dim",
+    "stage1.multimodal_backbone",
+    "stage1.tokenizer",
+    "stage1.vision_backbone",
 ];
 
 fn table(path: &Path) -> Table {
@@ -110,16 +131,20 @@ fn every_recipe_has_a_twin_that_differs_in_size_alone() {
             }
         }
         for field in [
-            "hidden_dropout_prob",
-            "attention_probs_dropout_prob",
-            "cross_attention_frequency",
-            "layer_norm_eps",
+            "multimodal_backbone.hidden_dropout_prob",
+            "multimodal_backbone.attention_probs_dropout_prob",
+            "multimodal_backbone.cross_attention_frequency",
+            "multimodal_backbone.layer_norm_eps",
+            "vision_backbone.frozen",
+            "vision_backbone.architecture.drop_path_rate",
+            "vision_backbone.architecture.hidden_act",
+            "vision_backbone.architecture.pre_layernorm",
         ] {
-            let key = format!("model.multimodal_backbone.{field}");
-            assert_eq!(recipe.get(&key), twin.get(&key), "{name}: {key}");
+            for model in ["model", "stage1"] {
+                let key = format!("{model}.{field}");
+                assert_eq!(recipe.get(&key), twin.get(&key), "{name}: {key}");
+            }
         }
-        let drop_path = "model.vision_backbone.architecture.drop_path_rate";
-        assert_eq!(recipe.get(drop_path), twin.get(drop_path), "{name}");
     }
 }
 
@@ -136,14 +161,46 @@ fn full_recipes_are_complete_and_name_source_and_score() {
         let local = folder.path().join(format!("{name}.toml"));
         fs::write(&local, text.replace("hf://", "models/")).expect("a copy");
         let recipe = blip2_train::recipe_file::read(&local, &[]).expect("a complete recipe");
+        if let Some(model) = recipe.stage1 {
+            check_stage1(name, &model);
+            continue;
+        }
         let model = recipe.model.expect("a captioner");
         model.validate().expect("a possible model");
+        if name.starts_with("pretrain") {
+            let preset = blip2::presets::preset("blip2-opt-2.7b").expect("a preset");
+            let vision = model.vision_backbone.architecture;
+            assert_eq!(vision, Some(preset.vision), "{name}");
+            assert_eq!(model.multimodal_backbone, preset.qformer, "{name}");
+            continue;
+        }
         let preset = blip2::presets::preset("caption_coco_opt2.7b").expect("a preset");
         let vision = model.vision_backbone.architecture;
         assert_eq!(vision, Some(preset.vision), "{name}");
         assert_eq!(model.multimodal_backbone, preset.qformer, "{name}");
         assert_eq!(model.data_preprocessor, preset.processor, "{name}");
     }
+}
+
+/// LAVIS's sizes, with the text side of BERT and one token more.
+fn check_stage1(name: &str, model: &Blip2QformerConfig) {
+    model.validate().expect("a possible model");
+    let preset = blip2::presets::preset(match name {
+        "pretrain_stage1_vitL" => "pretrain_vitL",
+        _ => "pretrain",
+    });
+    let preset = preset.expect("a preset");
+    let vision = model.vision_backbone.architecture.clone();
+    assert_eq!(vision, Some(preset.vision), "{name}");
+    let expected = QFormerConfig {
+        text: Some(QFormerTextConfig {
+            vocab_size: 30_523,
+            ..QFormerTextConfig::bert_base()
+        }),
+        ..preset.qformer
+    };
+    assert_eq!(model.multimodal_backbone, expected, "{name}");
+    assert_eq!(model.data_preprocessor, preset.processor, "{name}");
 }
 
 fn run_twin(name: &str) -> (Experiment, Vec<serde_json::Value>) {
@@ -214,4 +271,60 @@ fn the_twin_of_nocaps_eval_scores() {
     let scores = read_json(&experiment.path("run/scores.json"));
     assert_eq!(scores["splits"]["nocaps"]["images"], 8);
     assert_eq!(scores["checkpoint_step"], 0);
+}
+
+/// Of stage 1: 64 pairs in batches of 8, ten epochs.
+fn check_stage1_trained(experiment: &Experiment, name: &str) {
+    let metrics = metrics(&experiment.path(name));
+    assert_eq!(count(&metrics, "train"), 8 * 10, "{name}");
+    assert_eq!(count(&metrics, "valid"), 10, "{name}");
+    let losses = |part: &str| -> Vec<f64> {
+        let train = metrics.iter().filter(|line| line["kind"] == "train");
+        train
+            .filter_map(|line| line["losses"][part].as_f64())
+            .collect()
+    };
+    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+    for part in ["loss_itc", "loss_itm", "loss_lm"] {
+        assert_eq!(losses(part).len(), 80, "{name}: {part}");
+    }
+    let words = losses("loss_lm");
+    let (first, last) = (mean(&words[..4]), mean(&words[76..]));
+    assert!(last < 0.9 * first, "{name} learns words: {first}, {last}");
+    let scores = read_json(&experiment.path(&format!("{name}/scores.json")));
+    let found = &scores["splits"]["test"];
+    assert_eq!(found["itm"]["images"], 8, "{name}");
+    assert!(
+        found["itc"]["t2i"]["R@10"].as_f64() > Some(0.9),
+        "of eight images"
+    );
+    let report = fs::read_to_string(experiment.path(&format!("{name}/report.html")));
+    assert!(report.expect("a report").contains("loss_itm"), "{name}");
+}
+
+#[test]
+fn the_twins_of_both_stages_train_one_after_the_other() {
+    let experiment = Experiment::new();
+    let stage1 = experiment.twin("pretrain_stage1");
+    let train = format!("train --config {stage1} --out pretrain_stage1");
+    expect_code(&experiment.blip2(&train), 0);
+    check_stage1_trained(&experiment, "pretrain_stage1");
+
+    let stage2 = experiment.twin("pretrain_stage2_opt2.7b");
+    let output = experiment.blip2(&format!(
+        "train --config {stage2} --out stage2 --set model.init_cfg.checkpoint=pretrain_stage1"
+    ));
+    expect_code(&output, 0);
+    assert!(stderr(&output).contains("the neck is new"));
+    let metrics = metrics(&experiment.path("stage2"));
+    assert_eq!(count(&metrics, "train"), 8 * 10);
+}
+
+#[test]
+fn the_twin_of_stage_1_with_clip_trains() {
+    let experiment = Experiment::new();
+    let config = experiment.twin("pretrain_stage1_vitL");
+    let train = format!("train --config {config} --out pretrain_stage1_vitL");
+    expect_code(&experiment.blip2(&train), 0);
+    check_stage1_trained(&experiment, "pretrain_stage1_vitL");
 }
