@@ -13,7 +13,7 @@ use burn::tensor::Device;
 use super::bytes_bar;
 use crate::RunError;
 use crate::model_path::{self, Needed};
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, TaskKind};
 use crate::recipe_file;
 use crate::run::{RunFolder, checkpoint};
 use crate::tasks::CaptionTask;
@@ -122,10 +122,14 @@ pub(super) fn load_run(path: &Path, device: &Device) -> Result<LoadedRun, RunErr
     let folder = RunFolder::open(path)?;
     let recipe = recipe_file::read(&folder.config(), &[])?;
     let Some(config) = recipe.model.clone() else {
-        return Err(RunError::Usage(format!(
-            "{} trained a tower, not a captioner",
-            path.display()
-        )));
+        let what = match recipe.task {
+            TaskKind::Stage1 => {
+                "is a run of stage 1, which writes no captions: use it with features, match or \
+                 evaluate --task retrieval, or as `init_cfg.checkpoint` of stage 2"
+            }
+            _ => "trained a tower, not a captioner",
+        };
+        return Err(RunError::Usage(format!("{} {what}", path.display())));
     };
     // Frozen towers without a file are drawn as the run drew them.
     device.seed(recipe.seed);
