@@ -6,6 +6,7 @@ use tokenizers::decoders::wordpiece::WordPiece as WordPieceDecoder;
 use tokenizers::models::wordpiece::{WordPiece, WordPieceTrainer};
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
+use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, PostProcessorWrapper, Tokenizer, TokenizerBuilder};
 
 use super::hugging_face::{TOKENIZER, read_file};
@@ -81,6 +82,22 @@ impl BertTokenizer {
         let [pad_id, cls_id, sep_id, dec_id] =
             [special(PAD)?, special(CLS)?, special(SEP)?, special(DEC)?];
         let largest_id = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
+        // Here ids are put together one by one; others who read the saved file need to be told.
+        if tokenizer.get_post_processor().is_none() {
+            let template = TemplateProcessing::builder()
+                .try_single(vec![CLS, "$A", SEP])
+                .map_err(|reason| DataError::Tokenizer {
+                    path: path.clone(),
+                    reason,
+                })?
+                .special_tokens(vec![(CLS, cls_id), (SEP, sep_id)])
+                .build()
+                .map_err(|error| DataError::Tokenizer {
+                    path: path.clone(),
+                    reason: error.to_string(),
+                })?;
+            tokenizer.with_post_processor(Some(template));
+        }
         Ok(Self {
             tokenizer,
             path,
@@ -284,6 +301,9 @@ mod tests {
         tokenizer.save(&saved).unwrap();
         let again = BertTokenizer::from_file(&saved).unwrap();
         assert_eq!(again.encode(text, 32).unwrap(), ids);
+        // As others read it.
+        let theirs = Tokenizer::from_file(saved.join(TOKENIZER)).unwrap();
+        assert_eq!(theirs.encode(text, true).unwrap().get_ids(), ids);
         assert_eq!(again.dec_id(), 12);
 
         let config = folder.path().join(CONFIG);
