@@ -3,7 +3,7 @@
 //!
 //!     cargo build --release --workspace --examples
 //!     target/release/examples/stream_bench make DIR COUNT SIDE     # COUNT images of SIDE pixels, twice
-//!     target/release/examples/stream_bench speed DIR ROUNDS WORKERS
+//!     target/release/examples/stream_bench speed DIR ROUNDS WORKERS SIDE    # resized to SIDE pixels
 //!     target/release/examples/stream_bench memory DIR shards|folder
 //!
 //! `memory` reads everything once and prints the peak of its own process, so that two sizes of data
@@ -42,9 +42,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
         ["make", folder, count, side] => make(Path::new(folder), count.parse()?, side.parse()?),
-        ["speed", folder, rounds, workers] => {
-            speed(Path::new(folder), rounds.parse()?, workers.parse()?)
-        }
+        ["speed", folder, rounds, workers, side] => speed(
+            Path::new(folder),
+            rounds.parse()?,
+            workers.parse()?,
+            side.parse()?,
+        ),
         ["memory", folder, "shards"] => memory(&shards(Path::new(folder), 2, 32)?),
         ["memory", folder, "folder"] => memory(&files(Path::new(folder), 2, 32)?),
         _ => Err("see the head of this file".into()),
@@ -107,34 +110,46 @@ fn jpeg(number: usize, side: u32) -> Vec<u8> {
     bytes
 }
 
-fn speed(folder: &Path, rounds: usize, workers: usize) -> Result<(), Box<dyn Error>> {
+fn speed(folder: &Path, rounds: usize, workers: usize, side: usize) -> Result<(), Box<dyn Error>> {
     let loaders = [
-        ("folder", files(folder, workers, 224)?),
-        ("shards", shards(folder, workers, 224)?),
+        ("folder", files(folder, workers, side)?),
+        ("shards", shards(folder, workers, side)?),
     ];
     let mut rates = [Vec::new(), Vec::new()];
-    // The first round warms the system's cache.
+    let mut ratios = Vec::new();
+    // The first round warms the system's cache; then each way is the first in turn.
     for round in 0..=rounds {
-        for ((name, loader), rates) in loaders.iter().zip(&mut rates) {
-            let started = Instant::now();
-            let images = read_all(loader)?;
-            let rate = images as f64 / started.elapsed().as_secs_f64();
-            println!("round {round} {name}: {rate:.0} images/s");
-            if round > 0 {
-                rates.push(rate);
-            }
+        for way in [round % 2, 1 - round % 2] {
+            let (name, loader) = &loaders[way];
+            let (started, cpu) = (Instant::now(), cpu_ticks()?);
+            let images = read_all(loader)? as f64;
+            let rate = images / started.elapsed().as_secs_f64();
+            let cpu = (cpu_ticks()? - cpu) * 10.0 / images;
+            println!("round {round} {name}: {rate:.0} images/s, {cpu:.3} ms of processor an image");
+            rates[way].push(rate);
+        }
+        if round == 0 {
+            rates = [Vec::new(), Vec::new()];
+        } else {
+            ratios.push(rates[1][round - 1] / rates[0][round - 1]);
         }
     }
-    let medians = rates.map(|mut rates| {
-        rates.sort_by(f64::total_cmp);
-        rates.get(rates.len() / 2).copied().unwrap_or_default()
-    });
-    let [folder, shards] = medians;
-    println!(
-        "median: folder {folder:.0}, shards {shards:.0} images/s, ratio {:.3}",
-        shards / folder
-    );
+    let [folder, shards] = rates.map(median);
+    let ratio = median(ratios);
+    println!("median: folder {folder:.0}, shards {shards:.0} images/s, of the ratios {ratio:.3}");
     Ok(())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
+/// The time that processors have spent on this process, in hundredths of a second (Linux).
+fn cpu_ticks() -> Result<f64, Box<dyn Error>> {
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    let fields: Vec<&str> = stat.split_whitespace().collect();
+    Ok(fields[13].parse::<f64>()? + fields[14].parse::<f64>()?)
 }
 
 fn memory(loader: &Loader) -> Result<(), Box<dyn Error>> {
