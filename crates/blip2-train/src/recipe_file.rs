@@ -10,13 +10,14 @@ use crate::recipe::Recipe;
 
 /// Fields that are paths, wherever they stand. Those of a file are relative to the file's folder,
 /// those of `--set` to the current folder.
-pub(crate) const PATH_KEYS: [&str; 10] = [
+pub(crate) const PATH_KEYS: [&str; 11] = [
     "annotations",
     "checkpoint",
     "emoji_scenes",
     "export",
     "folder",
     "images",
+    "init",
     "tokenizer",
     "train_instances",
     "val_instances",

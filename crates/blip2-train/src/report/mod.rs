@@ -49,7 +49,7 @@ pub fn write(
     let page = page::Page {
         folder,
         recipe,
-        parts: parameter_rows(model.architecture(), Frozen::of(model)),
+        parts: parameter_rows(model.architecture(), &Frozen::of(model)),
         scores,
         shown,
         skipped,

@@ -114,7 +114,7 @@ impl Checkpoint {
 }
 
 /// Gives `model` the trained parts (queries, Q-Former, LayerNorm, neck) of the checkpoint at `path`,
-/// of any layout; its towers are passed over.
+/// of any layout; its towers are passed over. The model must have no adapters yet.
 ///
 /// # Errors
 ///
@@ -125,15 +125,15 @@ pub fn load_trained_parts(
     device: &Device,
 ) -> Result<Blip2Caption, Blip2Error> {
     let bridge = Bridge {
-        ln_vision: model.ln_vision,
-        qformer: model.multimodal_backbone,
-        neck: model.vision_neck,
+        ln_vision: model.ln_vision.into_module(),
+        qformer: model.multimodal_backbone.into_module(),
+        neck: model.vision_neck.into_module(),
     };
     let bridge = fill_bridge(bridge, &Weights::open(path)?, None, device)?;
     Ok(Blip2Caption {
-        ln_vision: bridge.ln_vision,
-        multimodal_backbone: bridge.qformer,
-        vision_neck: bridge.neck,
+        ln_vision: Tower::Trained(bridge.ln_vision),
+        multimodal_backbone: Tower::Trained(bridge.qformer),
+        vision_neck: Tower::Trained(bridge.neck),
         ..model
     })
 }

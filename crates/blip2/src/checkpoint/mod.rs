@@ -16,6 +16,7 @@ mod source;
 mod towers;
 mod weights;
 
+pub(crate) use architecture::list as expected_of;
 pub use architecture::{Architecture, Bridge};
 pub use export::{WeightsDType, save_opt, save_vision};
 pub use fill::{Expected, Precision, Progress};

@@ -102,7 +102,7 @@ impl Images {
                 val: Arc::new(val),
             });
         };
-        // Only frozen towers have a hash.
+        // None is given of an encoder that learns.
         let Some(vision_sha256) = vision_sha256 else {
             return Err(RunError::Usage(
                 "field `features.cache`: only a frozen image encoder gives the same features in \

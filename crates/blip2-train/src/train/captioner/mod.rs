@@ -3,7 +3,6 @@
 mod images;
 mod scores;
 
-use blip2::checkpoint::load_trained_parts;
 use blip2_data::batch::CaptionChoice;
 use blip2_data::skips::SkipLog;
 use blip2_data::transforms::ImageProcessor;
@@ -35,20 +34,14 @@ pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<()
     check_batch_size(recipe, recipe.data.captions.items(&splits.train).len())?;
     let processor = model_config.data_preprocessor.init()?;
     let autodiff = device.clone().autodiff();
-    let mut model = model_config.init(&autodiff)?;
+    let mut model = crate::model::start(model_config, &autodiff)?;
     check_image_size(&model, &processor)?;
     let hashes = tower_hashes(&model);
-    if let Some(init) = recipe.init_cfg() {
-        let path = &init.checkpoint;
-        model = if checkpoint::is_one(path) {
-            checkpoint::find(path)?
-                .load_into(CaptionTask { model })?
-                .model
-        } else {
-            load_trained_parts(model, path, &autodiff)?
-        };
+    for line in model.lora_summary() {
+        eprintln!("{line}");
+        tracing::info!("{line}");
     }
-    let rows = report::parameter_rows(model.architecture(), report::Frozen::of(&model));
+    let rows = report::parameter_rows(model.architecture(), &report::Frozen::of(&model));
     eprintln!("{}", report::parameter_table(&rows));
 
     let settings = EvalSettings {
@@ -69,7 +62,9 @@ pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<()
         &pixels,
         &model,
         &settings,
-        hashes.get("vision_backbone"),
+        hashes
+            .get("vision_backbone")
+            .filter(|_| model.vision_backbone.is_frozen()),
     )?;
     let train = train_loader(recipe, splits.train.clone(), images.train, device);
     let valid = eval_loader(

@@ -1,0 +1,54 @@
+//! From the table `[model]` of a recipe to the captioner that a run begins with.
+
+use blip2::checkpoint::load_trained_parts;
+use blip2::{Blip2Caption, Blip2CaptionConfig, InitConfig};
+use burn::tensor::Device;
+
+use crate::RunError;
+use crate::run::checkpoint;
+use crate::tasks::CaptionTask;
+
+/// The captioner before its first step: towers from their files, the parts between from `init_cfg`, and
+/// adapters, which start from `lora.*.init`.
+///
+/// # Errors
+///
+/// A field that is wrong, files that can't be read or do not fit.
+pub fn start(config: &Blip2CaptionConfig, device: &Device) -> Result<Blip2Caption, RunError> {
+    let mut model = config.init(device)?;
+    if let Some(init) = &config.init_cfg {
+        model = with_trained_parts(model, init, device)?;
+    }
+    let model = model.with_lora(&config.lora, device)?;
+    Ok(model.with_adapters_from(&config.lora)?)
+}
+
+/// The same captioner without what a checkpoint of the run brings: of `init_cfg` it takes only what the
+/// run kept constant.
+///
+/// # Errors
+///
+/// As [`start`].
+pub fn constants(config: &Blip2CaptionConfig, device: &Device) -> Result<Blip2Caption, RunError> {
+    let mut model = config.init(device)?;
+    let lora = &config.lora;
+    if let Some(init) = &config.init_cfg
+        && (lora.adapters_only || lora.multimodal_backbone.is_some())
+    {
+        model = with_trained_parts(model, init, device)?;
+    }
+    Ok(model.with_lora(lora, device)?)
+}
+
+fn with_trained_parts(
+    model: Blip2Caption,
+    init: &InitConfig,
+    device: &Device,
+) -> Result<Blip2Caption, RunError> {
+    let path = &init.checkpoint;
+    if checkpoint::is_one(path) {
+        let task = checkpoint::find(path)?.load_into(CaptionTask { model })?;
+        return Ok(task.model);
+    }
+    Ok(load_trained_parts(model, path, device)?)
+}
