@@ -70,11 +70,17 @@ fn low_rank(
         path: file.to_path_buf(),
         reason,
     };
-    let Meaning::Weight(weight, None) = Layout::HuggingFace.meaning(&format!("{name}.weight"))
-    else {
-        return Err(format(format!(
-            "`{name}` is no linear layer of image encoder, Q-Former or OPT"
-        )));
+    let weight = match Layout::HuggingFace.meaning(&format!("{name}.weight")) {
+        Meaning::Weight(weight, None)
+            if !matches!(weight.part, Part::LnVision | Part::VisionNeck) =>
+        {
+            weight
+        }
+        _ => {
+            return Err(format(format!(
+                "`{name}` is no linear layer of image encoder, Q-Former or OPT"
+            )));
+        }
     };
     let [Some(a), Some(b)] = halves else {
         let (there, missing) = match halves {
