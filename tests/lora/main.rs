@@ -150,6 +150,13 @@ fn a_run_trains_and_saves_adapters_beside_the_qformer_and_its_base_stays() {
         |run: &str| read_json(&experiment.path(run).join("scores.json"))["frozen_towers"].clone();
     assert_eq!(hashes("run"), hashes("base"));
 
+    fails(
+        &experiment,
+        "train --config lora.toml --out next --set model.init_cfg.checkpoint=run",
+        1,
+        &["holds LoRA adapters", "--merge-lora"],
+    );
+
     // One model comes out of it, or adapters that are not all of it.
     let run_captions = captions(&experiment, "run");
     fails(

@@ -47,7 +47,17 @@ fn with_trained_parts(
 ) -> Result<Blip2Caption, RunError> {
     let path = &init.checkpoint;
     if checkpoint::is_one(path) {
-        let task = checkpoint::find(path)?.load_into(CaptionTask { model })?;
+        let found = checkpoint::find(path)?;
+        if found.has_adapters()? {
+            return Err(RunError::Checkpoint {
+                path: found.path,
+                reason:
+                    "holds LoRA adapters, not the weights that they belong to: name a folder that \
+                         convert --merge-lora wrote, or an adapter's as `model.lora.….init`"
+                        .into(),
+            });
+        }
+        let task = found.load_into(CaptionTask { model })?;
         return Ok(task.model);
     }
     Ok(load_trained_parts(model, path, device)?)

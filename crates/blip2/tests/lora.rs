@@ -3,8 +3,7 @@
 mod fixture;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use blip2::checkpoint::export::{Export, ExportFormat, weights_of};
@@ -12,13 +11,10 @@ use blip2::checkpoint::names::{Address, Layout, Part};
 use blip2::checkpoint::{Import, Precision};
 use blip2::lora::{Adapter, LoraConfig, LoraParts, Quantization, Targets};
 use blip2::{Blip2Caption, Tower};
-use blip2_data::CaptionSample;
-use blip2_lm::CausalLm;
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{DType, Device, Gradients, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Gradients, Tensor};
+use fixture::adapters::{CASES, adapted, config, distance, logits, loss, on_text, peft, plain};
 use fixture::{Expected, folder, load};
-use safetensors::SafeTensors;
-use serde_json::Value;
 
 /// As in parity.rs: relative to the largest value; f32 rounds by 6e-8 an operation, and a value passes
 /// about a hundred. Measured: 1.5e-6 at worst.
@@ -26,73 +22,6 @@ const TOLERANCE: f64 = 1e-5;
 
 /// A gradient passes everything twice. Measured: 3e-6 at worst.
 const GRADIENT_TOLERANCE: f64 = 5e-5;
-
-const CASES: [&str; 2] = ["text", "parts"];
-
-fn peft(case: &str) -> PathBuf {
-    folder("../lora").join(case)
-}
-
-fn plain(device: &Device) -> Blip2Caption {
-    load(&Import::new(folder("plain")), device).model
-}
-
-/// The model with PEFT's adapters.
-fn adapted(case: &str, device: &Device) -> Blip2Caption {
-    let adapter = Adapter::read(&peft(case)).unwrap_or_else(|error| panic!("{error}"));
-    let model = plain(device).with_adapter(&adapter, device);
-    model.unwrap_or_else(|error| panic!("{error}"))
-}
-
-fn samples(expected: &Expected) -> Vec<CaptionSample> {
-    let prompt = expected.texts["prompt"].as_str().map(str::to_string);
-    expected
-        .list("captions")
-        .into_iter()
-        .map(|caption| CaptionSample {
-            text: Some(caption),
-            prompt: prompt.clone(),
-            ..CaptionSample::default()
-        })
-        .collect()
-}
-
-fn images(expected: &Expected, device: &Device) -> Tensor<4> {
-    let count = expected.list("captions").len();
-    expected.images(device).narrow(0, 0, count)
-}
-
-fn loss(model: &Blip2Caption, expected: &Expected, device: &Device) -> Tensor<1> {
-    let losses = model.loss(images(expected, device), &samples(expected));
-    losses.unwrap().loss
-}
-
-/// The logits of a prompt and caption behind the queries.
-fn logits(model: &Blip2Caption, expected: &Expected, row: usize, device: &Device) -> Tensor<2> {
-    let prompt = expected.texts["prompt"].as_str().unwrap();
-    let text = format!("{prompt} {}\n", expected.list("captions")[row]);
-    let tokenizer = model.tokenizer();
-    let mut ids = vec![i64::from(tokenizer.bos_id())];
-    ids.extend(
-        tokenizer
-            .encode(&text)
-            .unwrap()
-            .iter()
-            .map(|&id| i64::from(id)),
-    );
-    let count = ids.len();
-    let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, count]), device);
-    let prefix = model.visual_prefix(images(expected, device).narrow(0, row, 1));
-    let lm = model.text_backbone.get();
-    let inputs = Tensor::cat(vec![prefix.clone(), lm.embed(ids).cast(prefix.dtype())], 1);
-    let [_, length, _] = inputs.dims();
-    let mask = Tensor::<2, Int>::ones([1, length], device);
-    lm.logits(lm.forward(inputs, mask, None)).squeeze_dim(0)
-}
-
-fn distance(one: Tensor<2>, other: Tensor<2>) -> f32 {
-    (one - other).abs().max().into_scalar::<f32>()
-}
 
 #[test]
 fn matches_peft_logits_and_loss() {
@@ -105,7 +34,7 @@ fn matches_peft_logits_and_loss() {
         for row in [0, 2] {
             let logits = logits(&model, &texts, row, &device);
             // The adapter matters: without it the same logits are far away.
-            let without = self::logits(&plain(&device), &texts, row, &device);
+            let without = fixture::adapters::logits(&plain(&device), &texts, row, &device);
             assert!(distance(logits.clone(), without) > 0.1);
             expected.check(&format!("logits.{row}"), logits, TOLERANCE);
         }
@@ -204,46 +133,6 @@ fn matches_peft_gradients_of_a_and_b_which_are_all_that_learns_of_an_adapted_par
     }
 }
 
-#[test]
-fn what_was_read_from_peft_is_written_as_peft_had_it() {
-    let device = Device::default();
-    for case in CASES {
-        let model = adapted(case, &device);
-        let out = tempfile::tempdir().unwrap();
-        let adapter = Adapter::of(&model, "the model").unwrap();
-        let layers = model.linear_layers();
-        adapter.write(out.path(), "blip2/plain", &layers).unwrap();
-        let bytes = |folder: &Path| fs::read(folder.join("adapter_model.safetensors")).unwrap();
-        let (ours, theirs) = (bytes(out.path()), bytes(&peft(case)));
-        let (ours, theirs) = (
-            SafeTensors::deserialize(&ours).unwrap(),
-            SafeTensors::deserialize(&theirs).unwrap(),
-        );
-        let keys = |file: &SafeTensors| -> BTreeSet<String> {
-            file.names().into_iter().map(str::to_string).collect()
-        };
-        assert_eq!(keys(&ours), keys(&theirs));
-        for (key, theirs) in theirs.iter() {
-            let ours = ours.tensor(key).unwrap();
-            assert_eq!(ours.dtype(), theirs.dtype(), "{key}");
-            assert_eq!(ours.shape(), theirs.shape(), "{key}");
-            assert_eq!(ours.data(), theirs.data(), "{key}");
-        }
-        let config = |folder: &Path| -> Value {
-            let text = fs::read_to_string(folder.join("adapter_config.json")).unwrap();
-            serde_json::from_str(&text).unwrap()
-        };
-        let (ours, theirs) = (config(out.path()), config(&peft(case)));
-        for field in ["peft_type", "bias", "use_rslora", "base_model_name_or_path"] {
-            assert_eq!(ours[field], theirs[field], "{field}");
-        }
-        // The same ranks and scales, in whatever words.
-        let read = |folder: &Path| Adapter::read(folder).unwrap().layers;
-        let (ours, theirs) = (read(out.path()), read(&peft(case)));
-        assert_eq!(ours, theirs);
-    }
-}
-
 /// Rounding of `W + scale · b · a` to f32 against two products: sums of 24 terms.
 #[test]
 fn merged_weights_give_what_composed_ones_give() {
@@ -289,25 +178,6 @@ fn merged_weights_give_what_composed_ones_give() {
             let error = distance(composed.clone(), logits(&read, &texts, 0, &device));
             assert!(error < 2e-5, "{error}");
         }
-    }
-}
-
-fn config(targets: &[&str]) -> LoraConfig {
-    LoraConfig {
-        target_modules: Targets::Names(targets.iter().map(|name| name.to_string()).collect()),
-        r: 4,
-        lora_alpha: 16.0,
-        lora_dropout: 0.0,
-        use_rslora: false,
-        quantize: None,
-        init: None,
-    }
-}
-
-fn on_text(config: LoraConfig) -> LoraParts {
-    LoraParts {
-        text_backbone: Some(config),
-        ..LoraParts::default()
     }
 }
 
@@ -376,154 +246,6 @@ fn a_recipe_starts_from_the_adapters_of_a_folder() {
             assert!(error.contains(word), "`{word}` is not in: {error}");
         }
     }
-}
-
-#[test]
-fn targets_that_match_nothing_are_an_error_that_lists_what_there_is() {
-    let device = Device::default();
-    let error = plain(&device)
-        .with_lora(&on_text(config(&["query", "qkv"])), &device)
-        .unwrap_err()
-        .to_string();
-    for word in [
-        "model.lora.text_backbone.target_modules",
-        "language_model.model.decoder.layers.*.self_attn.q_proj (×2)",
-        "fc2 (×2)",
-    ] {
-        assert!(error.contains(word), "`{word}` is not in: {error}");
-    }
-}
-
-/// A copy of PEFT's folder, changed.
-fn damaged(change: impl Fn(&mut Value, &mut BTreeMap<String, (Vec<usize>, Vec<f32>)>)) -> String {
-    let out = tempfile::tempdir().unwrap();
-    let text = fs::read_to_string(peft("text").join("adapter_config.json")).unwrap();
-    let mut config: Value = serde_json::from_str(&text).unwrap();
-    let bytes = fs::read(peft("text").join("adapter_model.safetensors")).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    let mut tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)> = file
-        .iter()
-        .map(|(key, view)| {
-            let (numbers, _) = view.data().as_chunks::<4>();
-            let values = numbers
-                .iter()
-                .map(|&four| f32::from_le_bytes(four))
-                .collect();
-            (key.to_string(), (view.shape().to_vec(), values))
-        })
-        .collect();
-    change(&mut config, &mut tensors);
-    fs::write(out.path().join("adapter_config.json"), config.to_string()).unwrap();
-    let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
-        .into_iter()
-        .map(|(key, (shape, values))| {
-            (
-                key,
-                shape,
-                values.iter().flat_map(|x| x.to_le_bytes()).collect(),
-            )
-        })
-        .collect();
-    let views = bytes.iter().map(|(key, shape, bytes)| {
-        let dtype = safetensors::Dtype::F32;
-        let view = safetensors::tensor::TensorView::new(dtype, shape.clone(), bytes).unwrap();
-        (key.clone(), view)
-    });
-    let file = out.path().join("adapter_model.safetensors");
-    safetensors::serialize_to_file(views, None, &file).unwrap();
-    let device = Device::default();
-    let result = Adapter::read(out.path())
-        .and_then(|adapter| plain(&device).with_adapter(&adapter, &device));
-    match result {
-        Err(error) => error.to_string(),
-        Ok(_) => panic!("a damaged adapter was accepted"),
-    }
-}
-
-const LAYER: &str =
-    "base_model.model.language_model.model.decoder.layers.0.self_attn.q_proj.lora_A.weight";
-
-#[test]
-fn damaged_adapters_are_refused_by_name() {
-    for (words, error) in [
-        (
-            vec!["use_dora"],
-            damaged(|config, _| config["use_dora"] = true.into()),
-        ),
-        (
-            vec![
-                "q_proj.lora_A.weight",
-                "expected shape [8, 20], found [4, 20]",
-            ],
-            damaged(|config, _| config["r"] = 8.into()),
-        ),
-        (
-            vec!["self_attn.q_proj", "no `.lora_A.weight`", "damaged"],
-            damaged(|_, tensors| {
-                tensors.remove(LAYER);
-            }),
-        ),
-        (
-            vec!["target_modules", "k_proj", "no tensors"],
-            damaged(|config, _| {
-                config["target_modules"] = serde_json::json!(["q_proj", "v_proj", "k_proj"])
-            }),
-        ),
-        (
-            vec![
-                "unexpected",
-                "base_model.model.language_model.lm_head.weight",
-            ],
-            damaged(|_, tensors| {
-                let key = "base_model.model.language_model.lm_head.weight";
-                tensors.insert(key.into(), (vec![1], vec![0.0]));
-            }),
-        ),
-        (
-            vec!["language_projection", "no linear layer of"],
-            damaged(|_, tensors| {
-                for (half, shape) in [("A", vec![4, 16]), ("B", vec![20, 4])] {
-                    let key = format!("base_model.model.language_projection.lora_{half}.weight");
-                    let values = vec![0.0; shape.iter().product()];
-                    tensors.insert(key, (shape, values));
-                }
-            }),
-        ),
-        (
-            vec!["q_proj.lora_A.weight", "NaN"],
-            damaged(|_, tensors| {
-                tensors.get_mut(LAYER).unwrap().1[3] = f32::NAN;
-            }),
-        ),
-    ] {
-        for word in words {
-            assert!(error.contains(word), "`{word}` is not in: {error}");
-        }
-    }
-}
-
-#[test]
-fn adapters_of_another_base_are_refused() {
-    let device = Device::default();
-    let adapter = Adapter::read(&peft("text")).unwrap();
-    let other = load(&Import::new(folder("sharded")), &device).model;
-    let error = other
-        .with_adapter(&adapter, &device)
-        .unwrap_err()
-        .to_string();
-    for word in ["q_proj", "20 inputs", "16", "another base"] {
-        assert!(error.contains(word), "`{word}` is not in: {error}");
-    }
-    let mut checkpoint = Import::new(folder("sharded")).open().unwrap();
-    let merged = adapter.merge_into(&mut checkpoint.weights, &checkpoint.architecture);
-    assert!(merged.unwrap_err().to_string().contains("another base"));
-    let twice = adapted("text", &device).with_adapter(&adapter, &device);
-    assert!(
-        twice
-            .unwrap_err()
-            .to_string()
-            .contains("has adapters already")
-    );
 }
 
 /// Bytes of a part's constants.

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use blip2::checkpoint::Source;
 use burn::module::Module;
 use burn::optim::OptimizerRecord;
 use burn::store::ModuleRecord;
@@ -134,6 +135,16 @@ impl Found {
         module
             .try_load_record(record)
             .map_err(|error| self.error(&error))
+    }
+
+    /// Whether weights of LoRA adapters are in it.
+    ///
+    /// # Errors
+    ///
+    /// If the file can't be read.
+    pub fn has_adapters(&self) -> Result<bool, RunError> {
+        let source = Source::open(&self.path.join(MODEL))?;
+        Ok(source.tensors().keys().any(|key| key.contains(".lora.")))
     }
 
     /// Refuses to go on with another config, other data or other frozen towers.

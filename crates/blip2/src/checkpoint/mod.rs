@@ -24,6 +24,7 @@ pub use import::{Checkpoint, Import, Imported};
 pub use load::load_trained_parts;
 pub use report::LoadReport;
 pub(crate) use report::shortened;
+pub(crate) use source::note;
 #[cfg(feature = "hub")]
 pub(crate) use source::shard_files;
 pub use source::{Source, StoredTensor};

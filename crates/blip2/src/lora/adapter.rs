@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
 
-use super::attach::{A, B, ends_with, folder_error};
+use super::attach::folder_error;
 use super::config::{Targets, scale};
+use super::factors::{A, B, ends_with};
+use super::fingerprint::of_model;
 use super::layers::{AdaptedLayer, LinearLayer, compacted};
 use crate::checkpoint::names::{Address, Part};
 use crate::{Blip2Caption, Blip2Error};
@@ -21,6 +23,9 @@ pub struct Adapter {
     pub base: Option<String>,
     /// The layers that the folder says it adapts, where all of them are known to be in it.
     pub targets: Option<Targets>,
+    /// What tells the weights that they were trained on from others, by the names of the layers; empty if
+    /// another program wrote the folder.
+    pub fingerprints: BTreeMap<String, Vec<f32>>,
     /// In the order of the data.
     pub layers: Vec<LowRank>,
 }
@@ -108,6 +113,10 @@ impl Adapter {
             path: path.into(),
             base: None,
             targets: None,
+            fingerprints: of_model(
+                model,
+                model.adapted_layers().iter().map(|adapted| &adapted.layer),
+            ),
             layers,
         })
     }

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use burn::module::{Lora, Module, ModuleMapper, Param, ParamGroup};
-use burn::tensor::{Device, Distribution, FloatDType, Tensor, TensorData};
+use burn::module::{Lora, Module, ParamGroup};
+use burn::tensor::{Device, FloatDType};
 
 use super::adapter::Adapter;
 use super::config::{LoraConfig, LoraParts, Quantization, field};
+use super::factors::{DrawA, Values};
+use super::fingerprint::of_model;
 use super::layers::{AdaptedLayer, LinearLayer, compacted, linear_layers};
 use super::quantize::quantized;
 use crate::checkpoint::names::Part;
@@ -91,6 +93,7 @@ impl Blip2Caption {
             });
         }
         let layers = adapter.check(&self.linear_layers())?;
+        self.check_base(adapter, &layers)?;
         let mut plans: BTreeMap<Part, Plan> = BTreeMap::new();
         for layer in layers {
             let plan = plans.entry(layer.layer.weight.part).or_insert(Plan {
@@ -185,9 +188,19 @@ impl Blip2Caption {
         self
     }
 
+    /// Fails if `adapter` was trained on other weights than the model's, as far as it says.
+    fn check_base(&self, adapter: &Adapter, layers: &[AdaptedLayer]) -> Result<(), Blip2Error> {
+        if adapter.fingerprints.is_empty() {
+            return Ok(());
+        }
+        let layers = layers.iter().map(|adapted| &adapted.layer);
+        adapter.check_base(&of_model(self, layers))
+    }
+
     /// Fails unless `adapter` has the layers, ranks and scales that `part` has.
     fn check_same(&self, part: Part, adapter: &Adapter) -> Result<(), Blip2Error> {
         let theirs = adapter.check(&self.linear_layers())?;
+        self.check_base(adapter, &theirs)?;
         let ours: Vec<&AdaptedLayer> = self
             .lora
             .iter()
@@ -262,88 +275,6 @@ fn attach<M: Module>(part: Part, tower: Tower<M>, plan: &Plan, device: &Device) 
     }
     module = module.map(&mut DrawA::default());
     Tower::adapted(module, device)
-}
-
-/// Draws `a` as PEFT does: uniform in ±1/√inputs (`kaiming_uniform_` with √5). Burn draws it normal with
-/// a deviation of 1/r, some ten times as wide for a language model.
-#[derive(Default)]
-struct DrawA {
-    path: Vec<String>,
-}
-
-impl ModuleMapper for DrawA {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if !ends_with(&self.path, A) {
-            return param;
-        }
-        param.map(|a| {
-            let limit = 1.0 / (a.dims()[0] as f64).sqrt();
-            let range = Distribution::Uniform(-limit, limit);
-            Tensor::random(a.dims(), range, &a.device())
-        })
-    }
-}
-
-/// The paths of an adapter's matrices below its weight.
-pub(super) const A: [&str; 2] = ["lora", "a"];
-pub(super) const B: [&str; 2] = ["lora", "b"];
-
-pub(super) fn ends_with(path: &[String], end: [&str; 2]) -> bool {
-    matches!(path, [.., lora, factor] if *lora == end[0] && *factor == end[1])
-}
-
-/// Puts values into adapters.
-struct Values {
-    path: Vec<String>,
-    /// By path.
-    values: BTreeMap<String, TensorData>,
-}
-
-impl Values {
-    fn of(adapter: &Adapter, part: Part) -> Self {
-        let mut values = BTreeMap::new();
-        for layer in adapter.layers.iter() {
-            if layer.weight.part != part {
-                continue;
-            }
-            let path = |end: [&str; 2]| format!("{}.{}", layer.weight.path, end.join("."));
-            values.insert(path(A), layer.a_in_burn());
-            values.insert(path(B), layer.b_in_burn());
-        }
-        let path = Vec::new();
-        Self { path, values }
-    }
-}
-
-impl ModuleMapper for Values {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some(data) = self.values.remove(&self.path.join(".")) else {
-            return param;
-        };
-        param.map(|old| {
-            let new = Tensor::<D>::from_data(data, &old.device().inner());
-            match old.is_autodiff() {
-                true => new.autodiff().require_grad(),
-                false => new,
-            }
-        })
-    }
 }
 
 /// The folder of an adapter, for messages.

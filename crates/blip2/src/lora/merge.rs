@@ -3,6 +3,7 @@
 use burn::tensor::{Bytes, DType, Device, Tensor, TensorData};
 
 use super::adapter::{Adapter, LowRank};
+use super::fingerprint::of_weights;
 use super::layers::linear_layers;
 use crate::Blip2Error;
 use crate::checkpoint::names::Part;
@@ -28,6 +29,9 @@ impl Adapter {
         let text = architecture.text.init(&device)?;
         layers.extend(linear_layers(Part::TextBackbone, &text));
         self.check(&layers)?;
+        if !self.fingerprints.is_empty() {
+            self.check_base(&of_weights(self, weights)?)?;
+        }
         for layer in &self.layers {
             let Some(weight) = weights.tensors.get_mut(&layer.weight) else {
                 return Err(Blip2Error::Missing {

@@ -10,6 +10,8 @@
 mod adapter;
 mod attach;
 mod config;
+mod factors;
+mod fingerprint;
 mod layers;
 mod merge;
 mod peft;

@@ -230,13 +230,14 @@ pub fn save_opt(
     write_opt_config(config, folder)
 }
 
-/// Writes a safetensors file of f32 tensors: key, shape and numbers of each.
+/// Writes a safetensors file of f32 tensors, key, shape and numbers of each, with `notes` in its header.
 ///
 /// # Errors
 ///
 /// If it can't be written.
 pub(crate) fn write_tensors(
     tensors: Vec<(String, Vec<usize>, Vec<f32>)>,
+    notes: &[(&str, String)],
     path: &Path,
 ) -> Result<(), Blip2Error> {
     let mut entries: Vec<Entry> = tensors
@@ -250,7 +251,7 @@ pub(crate) fn write_tensors(
         .collect();
     entries.sort_by(|one, other| one.key.cmp(&other.key));
     let silent: Progress = Arc::new(|_, _| {});
-    safetensors::write(entries, path, &silent)
+    safetensors::write_noted(entries, notes, path, &silent)
 }
 
 fn write_tower(entries: Vec<Entry>, folder: &Path) -> Result<(), Blip2Error> {

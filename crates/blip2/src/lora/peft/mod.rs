@@ -17,3 +17,6 @@ const PREFIX: &str = "base_model.model.";
 /// What stands behind it.
 const LORA_A: &str = ".lora_A.weight";
 const LORA_B: &str = ".lora_B.weight";
+
+/// The note in the tensors' file that tells the base from others; PEFT passes it over.
+const FINGERPRINTS: &str = "blip2.base_fingerprints";

@@ -6,10 +6,10 @@ use std::path::Path;
 use burn::tensor::DType;
 
 use super::config::Config;
-use super::{CONFIG, LORA_A, LORA_B, PREFIX, WEIGHTS};
+use super::{CONFIG, FINGERPRINTS, LORA_A, LORA_B, PREFIX, WEIGHTS};
 use crate::Blip2Error;
 use crate::checkpoint::names::{Layout, Meaning, Part};
-use crate::checkpoint::{Source, StoredTensor, Weight};
+use crate::checkpoint::{Source, StoredTensor, Weight, note};
 use crate::lora::adapter::{Adapter, LowRank};
 
 impl Adapter {
@@ -55,9 +55,21 @@ impl Adapter {
             path: folder.to_path_buf(),
             base: config.base,
             targets: config.targets,
+            fingerprints: fingerprints(&file)?,
             layers,
         })
     }
+}
+
+/// What the file says of the base; nothing if another program wrote it.
+fn fingerprints(file: &Path) -> Result<BTreeMap<String, Vec<f32>>, Blip2Error> {
+    let Some(text) = note(file, FINGERPRINTS)? else {
+        return Ok(BTreeMap::new());
+    };
+    serde_json::from_str(&text).map_err(|error| Blip2Error::Format {
+        path: file.to_path_buf(),
+        reason: format!("has a corrupt header: `{FINGERPRINTS}`: {error}"),
+    })
 }
 
 fn low_rank(

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::patterns::split;
-use super::{CONFIG, LORA_A, LORA_B, PREFIX, WEIGHTS};
+use super::{CONFIG, FINGERPRINTS, LORA_A, LORA_B, PREFIX, WEIGHTS};
 use crate::Blip2Error;
 use crate::checkpoint::export::write_tensors;
 use crate::lora::adapter::{Adapter, LowRank};
@@ -46,7 +46,8 @@ impl Adapter {
             tensors.push((key(LORA_B), vec![outputs, rank], layer.b.clone()));
         }
         let weights = folder.join(WEIGHTS[0]);
-        write_tensors(tensors, &weights)?;
+        let fingerprints = json!(self.fingerprints).to_string();
+        write_tensors(tensors, &[(FINGERPRINTS, fingerprints)], &weights)?;
         let config = folder.join(CONFIG);
         let text = format!("{:#}\n", self.config(base, layers));
         std::fs::write(&config, text).map_err(Blip2Error::io(&config))?;
