@@ -12,7 +12,7 @@ const BLOCK: usize = 1 << 20;
 /// `activation(x · weight + bias)` in the precision of `x`, whatever that of the weights:
 /// `[batch, tokens, inputs]` to `[batch, tokens, outputs]`.
 ///
-/// A LoRA adapter on the weight is a way of its own beside it, see [`adapted`].
+/// A LoRA adapter on the weight is a way of its own beside it, see `adapted`.
 pub fn linear(x: Tensor<3>, linear: &Linear, activation: Activation) -> Tensor<3> {
     let bias = linear.bias.as_ref().map(|bias| bias.val());
     let weight = linear.weight.base();

@@ -80,7 +80,7 @@ pub(super) fn write(
     write_noted(entries, &[], path, progress)
 }
 
-/// As [`write`], with `notes` in the header.
+/// As [`write()`], with `notes` in the header.
 pub(super) fn write_noted(
     entries: Vec<Entry>,
     notes: &[(&str, String)],
