@@ -12,11 +12,12 @@ use toml::{Table, Value};
 
 const CONFIGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../configs");
 
-const RECIPES: [&str; 8] = [
+const RECIPES: [&str; 9] = [
     "blip2-opt2.7b_8xb32_caption",
     "caption_coco_opt2.7b",
     "caption_coco_opt6.7b",
     "flickr30k",
+    "lora_opt2.7b",
     "nocaps_eval",
     "pretrain_stage1",
     "pretrain_stage1_vitL",
@@ -262,6 +263,11 @@ fn the_twin_of_mmpretrains_caption_recipe_trains() {
 #[test]
 fn the_twin_of_flickr30k_trains() {
     check_trained("flickr30k", 5);
+}
+
+#[test]
+fn the_twin_of_lora_opt_2_7b_trains() {
+    check_trained("lora_opt2.7b", 5);
 }
 
 #[test]

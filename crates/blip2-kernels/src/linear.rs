@@ -1,18 +1,45 @@
 //! Products with weights in any precision.
 
+use burn::module::LoraAdapter;
 use burn::nn::Linear;
 use burn::tensor::{Tensor, module};
 
-use crate::Activation;
+use crate::{Activation, Products};
 
 /// Numbers of a matrix that are widened at once: 4 MiB in f32.
 const BLOCK: usize = 1 << 20;
 
 /// `activation(x · weight + bias)` in the precision of `x`, whatever that of the weights:
 /// `[batch, tokens, inputs]` to `[batch, tokens, outputs]`.
+///
+/// A LoRA adapter on the weight is a way of its own beside it, see `adapted`.
 pub fn linear(x: Tensor<3>, linear: &Linear, activation: Activation) -> Tensor<3> {
     let bias = linear.bias.as_ref().map(|bias| bias.val());
-    affine(x, linear.weight.val(), bias, activation)
+    let weight = linear.weight.base();
+    match linear.weight.adapter() {
+        Some(adapter) => activation.forward(adapted(x, weight, bias, adapter)),
+        None => affine(x, weight, bias, activation),
+    }
+}
+
+/// `x · weight + bias + (scale · x · a) · b`.
+///
+/// `Param::val` would give `weight + scale · a · b` instead: a dense matrix a step, in f32 whatever the
+/// weight is kept in, and a dense gradient that autodiff then takes apart. Of two thin products nothing
+/// dense is made, and the weight stays a constant.
+fn adapted(
+    x: Tensor<3>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    adapter: &LoraAdapter,
+) -> Tensor<3> {
+    // What learns multiplies in the precision of `x`.
+    let delta = Products::F32.during(|| {
+        let down = affine(x.clone(), adapter.a.val(), None, Activation::None);
+        let down = down.mul_scalar(adapter.scale);
+        affine(down, adapter.b.val(), None, Activation::None)
+    });
+    affine(x, weight, bias, Activation::None) + delta
 }
 
 /// As [`linear`], of its parts.
@@ -23,10 +50,12 @@ pub(crate) fn affine(
     activation: Activation,
 ) -> Tensor<3> {
     #[cfg(feature = "flex")]
-    if crate::fused::takes(&x) && crate::fused::takes_weight(&weight) {
+    if crate::fused::takes(&x)
+        && (crate::fused::takes_weight(&weight) || crate::fused::takes_quantized(&weight))
+    {
         return crate::fused::linear(x, weight, bias, activation);
     }
-    activation.forward(product(x, weight, bias))
+    activation.forward(product(x, weight.dequantize(), bias))
 }
 
 /// Of weights in another precision, blocks of rows are widened one after the other and their

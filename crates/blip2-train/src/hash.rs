@@ -10,13 +10,33 @@ use sha2::{Digest, Sha256};
 
 use crate::RunError;
 
-/// SHA-256 over every weight of each frozen tower, in hex, by the tower's name.
+/// SHA-256 over the constant weights of each part that has some, in hex, by the part's name: frozen
+/// parts, and adapted ones without their adapters.
 pub fn tower_hashes(model: &Blip2Caption) -> BTreeMap<String, String> {
-    let mut hashes = vision_hash(&model.vision_backbone);
-    if let Tower::Frozen(tower) = &model.text_backbone {
-        hashes.insert("text_backbone".to_string(), weights_sha256(tower));
+    let parts = [
+        ("vision_backbone", constants_sha256(&model.vision_backbone)),
+        ("ln_vision", constants_sha256(&model.ln_vision)),
+        (
+            "multimodal_backbone",
+            constants_sha256(&model.multimodal_backbone),
+        ),
+        ("vision_neck", constants_sha256(&model.vision_neck)),
+        ("text_backbone", constants_sha256(&model.text_backbone)),
+    ];
+    parts
+        .into_iter()
+        .filter_map(|(name, hash)| Some((name.to_string(), hash?)))
+        .collect()
+}
+
+/// None of a part that is trained whole.
+fn constants_sha256<M: Module>(tower: &Tower<M>) -> Option<String> {
+    if let Tower::Trained(_) = tower {
+        return None;
     }
-    hashes
+    let mut visitor = Hasher(Sha256::new());
+    tower.visit_constants(&mut visitor);
+    Some(hex(&visitor.0.finalize()))
 }
 
 /// As [`tower_hashes`], of a model that has an image encoder alone.

@@ -9,6 +9,7 @@ mod error;
 pub mod evaluate;
 pub mod features;
 pub mod hash;
+mod model;
 pub mod model_path;
 pub mod optim;
 pub mod recipe;

@@ -10,7 +10,7 @@ use crate::recipe::Recipe;
 
 /// Fields that are paths, wherever they stand. Those of a file are relative to the file's folder,
 /// those of `--set` to the current folder.
-pub(crate) const PATH_KEYS: [&str; 12] = [
+pub(crate) const PATH_KEYS: [&str; 13] = [
     "annotations",
     "bert",
     "checkpoint",
@@ -18,6 +18,7 @@ pub(crate) const PATH_KEYS: [&str; 12] = [
     "export",
     "folder",
     "images",
+    "init",
     "shards",
     "tokenizer",
     "train_instances",

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Blip2Error;
 use crate::checkpoint::Precision;
+use crate::lora::LoraParts;
 
 /// A frozen or trained tower: given by a folder of weights, or by its architecture alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -112,6 +113,9 @@ pub struct Blip2CaptionConfig {
     /// graph the memory of one layer.
     #[serde(default)]
     pub recompute_text_backbone: bool,
+    /// LoRA adapters on parts that are constants otherwise.
+    #[serde(default, skip_serializing_if = "LoraParts::is_empty")]
+    pub lora: LoraParts,
     /// How images become tensors.
     pub data_preprocessor: ImageProcessorConfig,
     /// Starts the trained parts from a checkpoint instead of random weights.
@@ -176,6 +180,25 @@ impl Blip2CaptionConfig {
         if self.recompute_text_backbone && !self.text_backbone.frozen {
             let reason = "needs a frozen language model: set `model.text_backbone.frozen`";
             return invalid("recompute_text_backbone", reason);
+        }
+        self.lora.validate()?;
+        let adapted = [
+            (
+                "vision_backbone",
+                self.lora.vision_backbone.is_some(),
+                self.vision_backbone.frozen,
+            ),
+            (
+                "text_backbone",
+                self.lora.text_backbone.is_some(),
+                self.text_backbone.frozen,
+            ),
+        ];
+        for (name, adapted, frozen) in adapted {
+            if adapted && !frozen {
+                let reason = format!("adapters need a frozen part: set `model.{name}.frozen`");
+                return invalid(&format!("lora.{name}"), &reason);
+            }
         }
         self.vision_backbone.validate("model.vision_backbone")?;
         self.text_backbone.validate("model.text_backbone")

@@ -13,6 +13,7 @@ mod config;
 mod error;
 #[cfg(feature = "hub")]
 pub mod hub;
+pub mod lora;
 mod loss;
 mod model;
 pub mod presets;

@@ -12,6 +12,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use crate::checkpoint::{Architecture, Bridge, load_opt, load_vision};
+use crate::lora::AdaptedLayer;
 use crate::{Blip2CaptionConfig, Blip2Error, Tower, TowerCompute, TowerConfig};
 
 /// BLIP-2 captioning: a frozen image encoder, a Q-Former between, a frozen language model.
@@ -26,15 +27,18 @@ pub struct Blip2Caption {
     /// The image encoder.
     pub vision_backbone: Tower<VisionTransformer>,
     /// Normalises the image encoder's output; trained, as in LAVIS.
-    pub ln_vision: LayerNorm,
+    pub ln_vision: Tower<LayerNorm>,
     /// The Q-Former with its query tokens.
-    pub multimodal_backbone: QFormer,
+    pub multimodal_backbone: Tower<QFormer>,
     /// Projects the queries to the language model's width.
-    pub vision_neck: VisionNeck,
+    pub vision_neck: Tower<VisionNeck>,
     /// The language model.
     pub text_backbone: Tower<Opt>,
     #[module(skip)]
     pub(crate) compute: TowerCompute,
+    /// The layers that have adapters.
+    #[module(skip)]
+    pub(crate) lora: Arc<Vec<AdaptedLayer>>,
     #[module(skip)]
     pub(crate) text: Arc<TextSettings>,
     #[module(skip)]
@@ -101,11 +105,12 @@ impl Parts {
         }
         Ok(Blip2Caption {
             vision_backbone: self.vision,
-            ln_vision: self.bridge.ln_vision,
-            multimodal_backbone: self.bridge.qformer,
-            vision_neck: self.bridge.neck,
+            ln_vision: Tower::Trained(self.bridge.ln_vision),
+            multimodal_backbone: Tower::Trained(self.bridge.qformer),
+            vision_neck: Tower::Trained(self.bridge.neck),
             text_backbone: self.text,
             compute: TowerCompute::default(),
+            lora: Arc::default(),
             text: Arc::new(text),
             architecture: Arc::new(self.architecture),
         })
@@ -114,7 +119,8 @@ impl Parts {
 
 impl Blip2CaptionConfig {
     /// Makes the captioner: towers from their files (or random), the trained parts random.
-    /// `init_cfg` is left to the caller, who knows run folders.
+    /// `init_cfg` is left to the caller, who knows run folders, and then `lora`
+    /// ([`Blip2Caption::with_lora`]).
     ///
     /// # Errors
     ///

@@ -1,16 +1,21 @@
-//! Frozen and trained towers.
+//! Frozen, trained and adapted parts.
+
+use std::ops::Deref;
 
 use burn::module::{
-    Devices, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor,
+    Devices, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor, Param,
 };
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 
-/// An image encoder or language model inside a captioner, frozen or trained.
+/// A part of a captioner, frozen, trained or adapted.
 ///
-/// A frozen tower's weights lie on the plain (non-autodiff) device. Burn then treats them as
+/// A frozen part's weights lie on the plain (non-autodiff) device. Burn then treats them as
 /// constants: a frozen image encoder keeps no graph at all, and a frozen language model passes
 /// gradients to its input but accumulates none for itself. It is invisible to module visitors and
 /// mappers too, so the optimizer never touches it and checkpoints hold the trained weights alone.
+///
+/// An adapted part is frozen but for LoRA adapters on some of its weights: visitors and mappers see
+/// those alone, and they lie on the device that the part is trained on.
 ///
 /// Reference: BLIP-2, section 3; both towers stay frozen in both pre-training stages.
 #[derive(Debug, Clone)]
@@ -19,7 +24,12 @@ pub enum Tower<M> {
     Frozen(M),
     /// An ordinary sub-module.
     Trained(M),
+    /// Constant weights on the plain device, with LoRA adapters.
+    Adapted(M),
 }
+
+/// The container that Burn names when a visitor enters what is attached to a parameter.
+const ATTACHED: &str = "Reparameterization";
 
 impl<M: Module> Tower<M> {
     /// Wraps `module` and puts its weights where they belong.
@@ -31,16 +41,67 @@ impl<M: Module> Tower<M> {
         }
     }
 
-    /// The module, frozen or not.
-    pub fn get(&self) -> &M {
-        match self {
-            Self::Frozen(module) | Self::Trained(module) => module,
+    /// Wraps `module`, which lies on the plain device, and puts its adapters on the one to train on.
+    pub(crate) fn adapted(module: M, device: &Device) -> Self {
+        match device.is_autodiff() {
+            true => Self::Adapted(module.map(&mut OnlyAdapters::new(&mut ToAutodiff))),
+            false => Self::Adapted(module),
         }
     }
 
-    /// Whether the weights are constants.
+    /// The module, in whatever state.
+    pub fn get(&self) -> &M {
+        match self {
+            Self::Frozen(module) | Self::Trained(module) | Self::Adapted(module) => module,
+        }
+    }
+
+    /// As [`get`](Self::get), by value.
+    pub(crate) fn into_module(self) -> M {
+        match self {
+            Self::Frozen(module) | Self::Trained(module) | Self::Adapted(module) => module,
+        }
+    }
+
+    /// The part with all weights constant.
+    pub(crate) fn into_frozen(self) -> Self {
+        Self::new(self.into_module(), true)
+    }
+
+    /// Whether all weights are constants.
     pub fn is_frozen(&self) -> bool {
         matches!(self, Self::Frozen(_))
+    }
+
+    /// Whether adapters are all that can learn.
+    pub fn is_adapted(&self) -> bool {
+        matches!(self, Self::Adapted(_))
+    }
+
+    /// Shows `visitor` the constant weights: all of a frozen part, those of an adapted one that are no
+    /// adapters, none of a trained one.
+    pub fn visit_constants<V: ModuleVisitor>(&self, visitor: &mut V) {
+        match self {
+            Self::Frozen(module) => module.visit(visitor),
+            Self::Adapted(module) => module.visit(&mut NoAdapters::new(visitor)),
+            Self::Trained(_) => {}
+        }
+    }
+
+    /// The part with its adapters added to its weights, frozen; others as they are, on the plain device.
+    pub fn merged(&self) -> M {
+        self.get().valid().materialize()
+    }
+}
+
+/// What a captioner computes does not depend on who learns.
+impl<M> Deref for Tower<M> {
+    type Target = M;
+
+    fn deref(&self) -> &M {
+        match self {
+            Self::Frozen(module) | Self::Trained(module) | Self::Adapted(module) => module,
+        }
     }
 }
 
@@ -53,6 +114,8 @@ impl<M: Module> Module for Tower<M> {
         match self {
             Self::Frozen(module) => Self::Frozen(module.fork(&device.clone().inner())),
             Self::Trained(module) => Self::Trained(module.fork(device)),
+            // Burn keeps each tensor on its side of autodiff.
+            Self::Adapted(module) => Self::Adapted(module.fork(device)),
         }
     }
 
@@ -60,6 +123,7 @@ impl<M: Module> Module for Tower<M> {
         match self {
             Self::Frozen(module) => Self::Frozen(module.to_device(&device.clone().inner())),
             Self::Trained(module) => Self::Trained(module.to_device(device)),
+            Self::Adapted(module) => Self::Adapted(module.to_device(device)),
         }
     }
 
@@ -67,6 +131,9 @@ impl<M: Module> Module for Tower<M> {
         match self {
             Self::Frozen(module) => Self::Frozen(module),
             Self::Trained(module) => Self::Trained(module.train()),
+            Self::Adapted(module) => {
+                Self::Adapted(module.map(&mut OnlyAdapters::new(&mut ToAutodiff)))
+            }
         }
     }
 
@@ -75,6 +142,11 @@ impl<M: Module> Module for Tower<M> {
             // Already plain; its tensors are shared, not copied.
             Self::Frozen(module) => Self::Frozen(module.clone()),
             Self::Trained(module) => Self::Trained(module.valid()),
+            Self::Adapted(module) => Self::Adapted(
+                module
+                    .clone()
+                    .map(&mut OnlyAdapters::new(&mut FromAutodiff)),
+            ),
         }
     }
 
@@ -82,12 +154,15 @@ impl<M: Module> Module for Tower<M> {
         match self {
             Self::Frozen(module) => Self::Frozen(module.materialize()),
             Self::Trained(module) => Self::Trained(module.materialize()),
+            Self::Adapted(_) => Self::Frozen(self.merged()),
         }
     }
 
     fn visit<Visitor: ModuleVisitor>(&self, visitor: &mut Visitor) {
-        if let Self::Trained(module) = self {
-            module.visit(visitor);
+        match self {
+            Self::Frozen(_) => {}
+            Self::Trained(module) => module.visit(visitor),
+            Self::Adapted(module) => module.visit(&mut OnlyAdapters::new(visitor)),
         }
     }
 
@@ -95,16 +170,17 @@ impl<M: Module> Module for Tower<M> {
         match self {
             Self::Frozen(module) => Self::Frozen(module),
             Self::Trained(module) => Self::Trained(module.map(mapper)),
+            Self::Adapted(module) => Self::Adapted(module.map(&mut OnlyAdapters::new(mapper))),
         }
     }
 }
 
 impl<M: Module + ModuleDisplay> ModuleDisplayDefault for Tower<M> {
     fn content(&self, content: burn::module::Content) -> Option<burn::module::Content> {
-        let name = if self.is_frozen() {
-            "frozen"
-        } else {
-            "trained"
+        let name = match self {
+            Self::Frozen(_) => "frozen",
+            Self::Trained(_) => "trained",
+            Self::Adapted(_) => "adapted",
         };
         content.add(name, self.get()).optional()
     }
@@ -115,3 +191,94 @@ impl<M: Module + ModuleDisplay> ModuleDisplayDefault for Tower<M> {
 }
 
 impl<M: Module + ModuleDisplay> ModuleDisplay for Tower<M> {}
+
+/// Shows another visitor or mapper the adapters alone, under their full paths.
+struct OnlyAdapters<'a, V> {
+    inner: &'a mut V,
+    inside: bool,
+}
+
+impl<'a, V> OnlyAdapters<'a, V> {
+    fn new(inner: &'a mut V) -> Self {
+        let inside = false;
+        Self { inner, inside }
+    }
+}
+
+impl<V: ModuleVisitor> ModuleVisitor for OnlyAdapters<'_, V> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.inside |= container == ATTACHED;
+        self.inner.enter_module(name, container);
+    }
+
+    fn exit_module(&mut self, name: &str, container: &str) {
+        self.inside &= container != ATTACHED;
+        self.inner.exit_module(name, container);
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if self.inside {
+            self.inner.visit_float(param);
+        }
+    }
+}
+
+impl<V: ModuleMapper> ModuleMapper for OnlyAdapters<'_, V> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.inside |= container == ATTACHED;
+        self.inner.enter_module(name, container);
+    }
+
+    fn exit_module(&mut self, name: &str, container: &str) {
+        self.inside &= container != ATTACHED;
+        self.inner.exit_module(name, container);
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        match self.inside {
+            true => self.inner.map_float(param),
+            false => param,
+        }
+    }
+}
+
+/// Shows another visitor everything but adapters.
+struct NoAdapters<'a, V>(OnlyAdapters<'a, V>);
+
+impl<'a, V> NoAdapters<'a, V> {
+    fn new(inner: &'a mut V) -> Self {
+        Self(OnlyAdapters::new(inner))
+    }
+}
+
+impl<V: ModuleVisitor> ModuleVisitor for NoAdapters<'_, V> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.0.enter_module(name, container);
+    }
+
+    fn exit_module(&mut self, name: &str, container: &str) {
+        self.0.exit_module(name, container);
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if !self.0.inside {
+            self.0.inner.visit_float(param);
+        }
+    }
+}
+
+struct ToAutodiff;
+
+impl ModuleMapper for ToAutodiff {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|tensor| tensor.autodiff().detach().require_grad())
+    }
+}
+
+struct FromAutodiff;
+
+impl ModuleMapper for FromAutodiff {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|tensor| tensor.inner())
+    }
+}

@@ -4,7 +4,7 @@ use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::tensor::FloatTensor;
+use burn::backend::tensor::{FloatTensor, QuantizedTensor};
 use burn::backend::{Autodiff, AutodiffBackend, Flex};
 use burn::tensor::Shape;
 use burn_flex::FlexTensor;
@@ -12,7 +12,7 @@ use burn_flex::FlexTensor;
 use super::weights::Weights;
 use super::{
     AttentionInputs, Kernels, activation, affine, dense, dropout, layer_norm, linear, numbers,
-    owned, tensor, vector,
+    owned, quantized, tensor, vector,
 };
 use crate::{Activation, AdamWStep, DropoutSeed, Products};
 
@@ -56,6 +56,16 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
                 prep.finish(state(Some(before)), tensor(out, shape))
             }
         }
+    }
+
+    fn fused_quantized_linear(
+        x: FloatTensor<Self>,
+        weight: QuantizedTensor<Self>,
+        bias: FloatTensor<Self>,
+        activation: Activation,
+        products: Products,
+    ) -> FloatTensor<Self> {
+        quantized::tracked::<C>(x, weight, bias, activation, products)
     }
 
     fn fused_logits(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {

@@ -17,13 +17,14 @@ mod few_rows;
 mod layer_norm;
 mod linear;
 mod matrix;
+mod quantized;
 mod vector;
 mod weights;
 
-use burn::backend::tensor::FloatTensor;
+use burn::backend::tensor::{FloatTensor, QuantizedTensor};
 use burn::backend::{Backend, Flex, backend_extension};
 use burn::tensor::{Bytes, DType, Shape};
-use burn_flex::{FlexTensor, Layout};
+use burn_flex::{FlexQTensor, FlexTensor, Layout};
 
 use self::weights::Weights;
 use crate::{Activation, AdamWStep, DropoutSeed, Products};
@@ -35,6 +36,15 @@ pub trait Kernels: Backend {
     fn fused_linear(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        activation: Activation,
+        products: Products,
+    ) -> FloatTensor<Self>;
+
+    /// As [`fused_linear`](Self::fused_linear); the weight is a constant.
+    fn fused_quantized_linear(
+        x: FloatTensor<Self>,
+        weight: QuantizedTensor<Self>,
         bias: FloatTensor<Self>,
         activation: Activation,
         products: Products,
@@ -94,6 +104,18 @@ impl Kernels for Flex {
         products: Products,
     ) -> FlexTensor {
         let (mut out, shape) = affine(&dense(x), &dense(weight), products);
+        activation::add_bias(&mut out, numbers(&dense(bias)), activation);
+        tensor(out, shape)
+    }
+
+    fn fused_quantized_linear(
+        x: FlexTensor,
+        weight: FlexQTensor,
+        bias: FlexTensor,
+        activation: Activation,
+        products: Products,
+    ) -> FlexTensor {
+        let (mut out, shape) = quantized::affine(&dense(x), &weight, products);
         activation::add_bias(&mut out, numbers(&dense(bias)), activation);
         tensor(out, shape)
     }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use burn::tensor::{DType, bf16, f16};
-use burn_flex::FlexTensor;
+use burn_flex::{FlexQTensor, FlexTensor};
 use half::slice::HalfFloatSliceExt;
 
 use super::vector::{Vectorized, vectorized};
@@ -17,6 +17,13 @@ pub enum Weights<'a> {
     F16(&'a [f16]),
     /// bfloat16.
     BF16(&'a [bf16]),
+    /// Whole numbers of eight bits; blocks of as many numbers each are multiples of a scale.
+    I8 {
+        /// The multiples.
+        numbers: &'a [i8],
+        /// One for each block.
+        scales: &'a [f32],
+    },
 }
 
 impl<'a> Weights<'a> {
@@ -31,12 +38,21 @@ impl<'a> Weights<'a> {
         }
     }
 
+    /// The numbers of a quantized weight, whose blocks lie one after the other.
+    pub fn of_quantized(weight: &'a FlexQTensor) -> Self {
+        Self::I8 {
+            numbers: weight.tensor().as_slice().expect("a dense weight"),
+            scales: weight.scales(),
+        }
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         match self {
             Self::F32(numbers) => numbers.len(),
             Self::F16(numbers) => numbers.len(),
             Self::BF16(numbers) => numbers.len(),
+            Self::I8 { numbers, .. } => numbers.len(),
         }
     }
 
@@ -58,6 +74,13 @@ impl<'a> Weights<'a> {
                 numbers: &numbers[range],
                 out: room,
             }),
+            Self::I8 { numbers, scales } => vectorized(Multiply {
+                first: range.start,
+                block: numbers.len() / scales.len(),
+                numbers: &numbers[range],
+                scales,
+                out: room,
+            }),
         }
         room
     }
@@ -74,6 +97,32 @@ impl Vectorized for Widen<'_> {
         for (out, number) in self.out.iter_mut().zip(self.numbers) {
             // The upper half of an f32; the crate's own conversion looks for NaN first.
             *out = f32::from_bits(u32::from(number.to_bits()) << 16);
+        }
+    }
+}
+
+struct Multiply<'a> {
+    /// Where in the weight the numbers begin.
+    first: usize,
+    block: usize,
+    numbers: &'a [i8],
+    scales: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Vectorized for Multiply<'_> {
+    #[inline(always)]
+    fn run(self) {
+        let mut done = 0;
+        while done < self.out.len() {
+            let at = self.first + done;
+            let end = (done + self.block - at % self.block).min(self.out.len());
+            let scale = self.scales[at / self.block];
+            let numbers = &self.numbers[done..end];
+            for (out, &number) in self.out[done..end].iter_mut().zip(numbers) {
+                *out = scale * f32::from(number);
+            }
+            done = end;
         }
     }
 }

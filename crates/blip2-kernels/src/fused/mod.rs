@@ -1,6 +1,7 @@
 //! From tensors to the operations of [`flex`](crate::flex).
 
 use burn::backend::Dispatch;
+use burn::tensor::quantization::{BlockSize, QuantValue};
 use burn::tensor::{DType, Device, Tensor};
 
 use crate::flex::Kernels;
@@ -20,6 +21,17 @@ pub fn takes_weight(weight: &Tensor<2>) -> bool {
     }
 }
 
+/// Whether [`linear`] takes `weight`, which is quantized: in eight bits, with one scale for all or for
+/// each piece of a row.
+pub fn takes_quantized(weight: &Tensor<2>) -> bool {
+    let DType::QFloat(scheme) = weight.dtype() else {
+        return false;
+    };
+    let whole_numbers = matches!(scheme.value, QuantValue::Q8S | QuantValue::Q8F);
+    let in_rows = |block: BlockSize| block.to_dim_vec(2)[0] == 1;
+    whole_numbers && scheme.num_levels() == 1 && scheme.block_size().is_none_or(in_rows)
+}
+
 /// See [`crate::linear`].
 pub fn linear(
     x: Tensor<3>,
@@ -33,13 +45,14 @@ pub fn linear(
         Some(bias) => bias.cast(x.dtype()),
         None => Tensor::zeros([outputs], &weight.device()),
     };
-    let out = Dispatch::fused_linear(
-        x.reshape([batch * tokens, inputs]).into_dispatch(),
-        weight.into_dispatch(),
-        bias.into_dispatch(),
-        activation,
-        Products::current(),
-    );
+    let quantized = matches!(weight.dtype(), DType::QFloat(_));
+    let x = x.reshape([batch * tokens, inputs]).into_dispatch();
+    let (weight, bias) = (weight.into_dispatch(), bias.into_dispatch());
+    let products = Products::current();
+    let out = match quantized {
+        true => Dispatch::fused_quantized_linear(x, weight, bias, activation, products),
+        false => Dispatch::fused_linear(x, weight, bias, activation, products),
+    };
     Tensor::<2>::from_dispatch(out).reshape([batch, tokens, outputs])
 }
 

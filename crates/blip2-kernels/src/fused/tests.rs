@@ -1,7 +1,9 @@
 //! Every operation against the same from Burn's own, in value and gradient.
 
-use burn::nn::{Dropout, DropoutConfig};
+use burn::module::{Lora, Module, ModuleMapper, Param, ParamGroup};
+use burn::nn::{Dropout, DropoutConfig, Linear, LinearConfig};
 use burn::tensor::activation::softmax;
+use burn::tensor::quantization::{QuantScheme, QuantStore, ScaleDtype};
 use burn::tensor::{DType, Distribution, FloatDType, Tensor, TensorData, module};
 use proptest::prelude::*;
 
@@ -357,4 +359,79 @@ fn squares_are_summed() {
         (found - expected).abs() < TOLERANCE * expected,
         "{found} {expected}"
     );
+}
+
+/// A layer with an adapter, whose base is made of `base`.
+fn adapted(base: impl Fn(Tensor<2>) -> Tensor<2>) -> Linear {
+    let mut linear = LinearConfig::new(48, 36).init(&Device::flex());
+    linear.weight = linear.weight.map(base);
+    let lora = Lora::new(3, 6.0)
+        .set_dtype(FloatDType::F32)
+        .set_param_group(ParamGroup::from_path("weight"));
+    let linear = linear.apply_lora(lora);
+    linear.map(&mut ToAutodiff)
+}
+
+/// Draws adapters anew, for `b` is zero at first, and puts them where they learn.
+struct ToAutodiff;
+
+impl ModuleMapper for ToAutodiff {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        match param.lazy_shape().to_vec().as_slice() {
+            [48, 3] | [3, 36] => param.map(|factor| {
+                Tensor::random(factor.dims(), Distribution::Normal(0.0, 0.3), &device())
+                    .require_grad()
+            }),
+            _ => param,
+        }
+    }
+}
+
+#[test]
+fn an_adapter_beside_the_weight_matches_burns_composed_weight() {
+    let eight_bits = QuantScheme::default()
+        .with_value(QuantValue::Q8S)
+        .with_store(QuantStore::Native)
+        .per_block([18], ScaleDtype::F32);
+    type Base<'a> = &'a dyn Fn(Tensor<2>) -> Tensor<2>;
+    let bases: [(&str, Base); 4] = [
+        ("f32", &|weight| weight),
+        ("f16", &|weight| weight.cast(FloatDType::F16)),
+        ("bf16", &|weight| weight.cast(FloatDType::BF16)),
+        ("int8", &|weight| weight.quantize_dynamic(&eight_bits)),
+    ];
+    for (name, base) in bases {
+        let layer = adapted(base);
+        let adapter = layer.weight.adapter().expect("an adapter");
+        // 3 rows take the way of few rows.
+        for tokens in [3, 40] {
+            let x = random([1, tokens, 48]);
+            for activation in [Activation::None, Activation::Relu] {
+                let run = |function: &dyn Fn(Tensor<3>) -> Tensor<3>| {
+                    let x = x.clone().detach().require_grad();
+                    let out = function(x.clone());
+                    let value = out.clone().into_data();
+                    let grads = (out.clone() * out.detach().cos()).sum().backward();
+                    let grad_of_x = x.grad(&grads).unwrap().into_data();
+                    let factors = [&adapter.a, &adapter.b];
+                    let of_factors =
+                        factors.map(|factor| factor.val().grad(&grads).unwrap().into_data());
+                    assert!(layer.weight.base().grad(&grads).is_none());
+                    (value, grad_of_x, of_factors)
+                };
+                let found = run(&|x| crate::linear(x, &layer, activation));
+                let bias = layer.bias.as_ref().map(|bias| bias.val());
+                let expected = run(&|x| {
+                    let out = module::linear(x, layer.weight.val(), bias.clone());
+                    activation.forward(out)
+                });
+                assert_close(found.0, expected.0, &format!("{name}: value"));
+                assert_close(found.1, expected.1, &format!("{name}: gradient of x"));
+                let [a, b] = found.2;
+                let [expected_a, expected_b] = expected.2;
+                assert_close(a, expected_a, &format!("{name}: gradient of a"));
+                assert_close(b, expected_b, &format!("{name}: gradient of b"));
+            }
+        }
+    }
 }

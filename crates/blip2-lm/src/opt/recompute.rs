@@ -6,14 +6,15 @@
 //! and is gone before that of the layer below: a second forward pass for the memory of one layer.
 
 use blip2_kernels::with_gradient;
-use burn::tensor::{Device, Distribution, Int, Tensor};
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Device, Distribution, Gradients, Int, Tensor};
 
 use super::Opt;
 use super::mask::attention_bias;
 
 impl Opt {
     /// `head` of the hidden states of [`forward`](crate::CausalLm::forward), with the gradient that
-    /// it has for `inputs_embeds`, and none for the decoder's own weights.
+    /// it has for `inputs_embeds` and for LoRA adapters, and none for the decoder's own weights.
     ///
     /// # Shapes
     /// - `inputs_embeds`: `[batch, tokens, hidden_size]`
@@ -30,7 +31,7 @@ impl Opt {
         head: impl FnOnce(Tensor<3>) -> Tensor<1>,
     ) -> Tensor<1> {
         let device = inputs_embeds.device();
-        if !device.is_autodiff() {
+        if !device.is_autodiff() && !Learned::any(self) {
             return head(crate::CausalLm::forward(
                 self,
                 inputs_embeds,
@@ -57,13 +58,19 @@ impl Opt {
         let top = Tensor::from_inner(hidden).require_grad();
         let loss = head(top.clone());
         let value = loss.clone().inner();
-        let mut slope = gradient(&top, loss);
+        let mut slope = gradient(&top, &loss.backward());
+        let mut learned = Vec::new();
         for (stage, input) in inputs.into_iter().enumerate().rev() {
             let input = Tensor::from_inner(input).require_grad();
             let output = stages.run(stage, input.clone());
-            slope = gradient(&input, (output * Tensor::from_inner(slope)).sum());
+            let gradients = (output * Tensor::from_inner(slope)).sum().backward();
+            learned.extend(Learned::gradients(self, &gradients));
+            slope = gradient(&input, &gradients);
         }
-        with_gradient(value, inputs_embeds, slope)
+        let loss = with_gradient(value, inputs_embeds, slope);
+        learned
+            .into_iter()
+            .fold(loss, |loss, (x, grad)| with_gradient(loss, x, grad))
     }
 
     /// A seed from which both passes draw the same dropout.
@@ -101,16 +108,59 @@ impl Stages<'_> {
     }
 }
 
-/// The gradient of `loss` for `x`, outside of autodiff.
-fn gradient(x: &Tensor<3>, loss: Tensor<1>) -> Tensor<3> {
-    let gradients = loss.backward();
-    x.grad(&gradients)
+/// The gradient for `x`, outside of autodiff.
+fn gradient(x: &Tensor<3>, gradients: &Gradients) -> Tensor<3> {
+    x.grad(gradients)
         .unwrap_or_else(|| x.clone().inner().zeros_like())
+}
+
+/// Looks for what learns in a decoder: the matrices of adapters.
+struct Learned<'a> {
+    gradients: Option<&'a Gradients>,
+    any: bool,
+    /// Parameters and their gradients, flat.
+    found: Vec<(Tensor<1>, Tensor<1>)>,
+}
+
+impl<'a> Learned<'a> {
+    fn any(model: &Opt) -> bool {
+        Self::visit(model, None).any
+    }
+
+    /// What `gradients` holds for the decoder.
+    fn gradients(model: &Opt, gradients: &'a Gradients) -> Vec<(Tensor<1>, Tensor<1>)> {
+        Self::visit(model, Some(gradients)).found
+    }
+
+    fn visit(model: &Opt, gradients: Option<&'a Gradients>) -> Self {
+        let mut learned = Self {
+            gradients,
+            any: false,
+            found: Vec::new(),
+        };
+        model.visit(&mut learned);
+        learned
+    }
+}
+
+impl ModuleVisitor for Learned<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let tensor = param.val();
+        if !tensor.is_require_grad() {
+            return;
+        }
+        self.any = true;
+        if let Some(grad) = self.gradients.and_then(|gradients| tensor.grad(gradients)) {
+            let count = grad.dims().iter().product::<usize>();
+            let flat = (tensor.reshape([count]), grad.reshape([count]));
+            self.found.push(flat);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use burn::module::Module;
+    use burn::module::{Lora, ModuleMapper, ParamGroup};
 
     use super::*;
     use crate::CausalLm;
@@ -151,6 +201,74 @@ mod tests {
                     (whole - recomputed).abs() <= 1e-6 * scale,
                     "{whole}, {recomputed}"
                 );
+            }
+        }
+    }
+
+    /// Draws adapters and puts them where they learn.
+    struct Adapt(bool);
+
+    impl ModuleMapper for Adapt {
+        fn enter_module(&mut self, _name: &str, container: &str) {
+            self.0 |= container == "Reparameterization";
+        }
+
+        fn exit_module(&mut self, _name: &str, container: &str) {
+            self.0 &= container != "Reparameterization";
+        }
+
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            match self.0 {
+                true => param.map(|factor| {
+                    let range = Distribution::Normal(0.0, 0.3);
+                    let device = Device::flex().autodiff();
+                    Tensor::random(factor.dims(), range, &device).require_grad()
+                }),
+                false => param,
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_of_adapters_are_those_of_the_whole_graph() {
+        let config = tiny();
+        let paths = vec![
+            "layers.0.self_attn.q_proj.weight",
+            "layers.0.fc2.weight",
+            "layers.1.self_attn.v_proj.weight",
+        ];
+        let lora = Lora::new(2, 4.0).set_param_group(ParamGroup::from_paths(paths));
+        let model = config.init(&Device::flex()).unwrap().valid();
+        let model = model.apply_lora(lora).map(&mut Adapt(false));
+        let mask = Tensor::<2, Int>::from_data([[1, 1, 1, 1, 0], [0, 1, 1, 1, 1]], &Device::flex());
+        let shape = [2, 5, config.word_embed_proj_dim];
+        let head = |hidden: Tensor<3>| hidden.tanh().square().mean();
+        // What the decoder reads may be a constant, where adapters alone learn.
+        for device in [Device::flex().autodiff(), Device::flex()] {
+            let embeds = Tensor::<3>::random(shape, Distribution::Default, &device);
+            let run = |recomputed: bool| {
+                let loss = match recomputed {
+                    true => model.loss_recomputed(embeds.clone(), mask.clone(), head),
+                    false => head(model.forward(embeds.clone(), mask.clone(), None)),
+                };
+                let gradients = (loss * 3.0).backward();
+                let found = Learned::gradients(&model, &gradients);
+                let values = |grad: Tensor<1>| grad.try_into_vec_as::<f32>().unwrap();
+                found
+                    .into_iter()
+                    .map(|(_, grad)| values(grad))
+                    .collect::<Vec<_>>()
+            };
+            let (whole, recomputed) = (run(false), run(true));
+            assert_eq!(whole.len(), 6);
+            assert_eq!(recomputed.len(), 6);
+            for (whole, recomputed) in whole.iter().zip(&recomputed) {
+                let scale = whole.iter().fold(0.0f32, |scale, x| scale.max(x.abs()));
+                assert!(scale > 0.0);
+                for (whole, recomputed) in whole.iter().zip(recomputed) {
+                    let error = (whole - recomputed).abs();
+                    assert!(error <= 2e-6 * scale, "{whole}, {recomputed}");
+                }
             }
         }
     }

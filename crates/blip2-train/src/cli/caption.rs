@@ -21,6 +21,9 @@ pub(super) struct Args {
     /// A run folder, a folder in the Hugging Face layout, or a model of the hub (owner/name).
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
+    /// A folder with LoRA adapters for it, in PEFT's layout.
+    #[arg(long, value_name = "DIR")]
+    lora: Option<PathBuf>,
     /// An image; may be repeated.
     #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
     image: Vec<PathBuf>,
@@ -62,7 +65,13 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
     for image in &args.image {
         probe(image, &limits)?;
     }
-    let loaded = load(&args.model, args.dtype, args.compute, device)?;
+    let loaded = load(
+        &args.model,
+        args.lora.as_deref(),
+        args.dtype,
+        args.compute,
+        device,
+    )?;
     let generation = args
         .generation
         .apply(&loaded.generation, args.num_captions)?;

@@ -1,9 +1,10 @@
 //! `blip2 convert`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use blip2::checkpoint::export::{Export, ExportFormat, weights_of};
 use blip2::checkpoint::{Import, WeightsDType, export_stage1};
+use blip2::lora::Adapter;
 use blip2::presets;
 use burn::tensor::Device;
 
@@ -32,6 +33,15 @@ pub(super) struct Args {
     /// The precision to write; without it every tensor keeps its own.
     #[arg(long, value_enum)]
     dtype: Option<DType>,
+    /// Adds LoRA adapters to the weights: those of the run, or of --lora.
+    #[arg(long)]
+    merge_lora: bool,
+    /// A folder with LoRA adapters for the model, in PEFT's layout.
+    #[arg(long, value_name = "DIR", requires = "merge_lora")]
+    lora: Option<PathBuf>,
+    /// Writes the run's LoRA adapters alone, in PEFT's layout.
+    #[arg(long, conflicts_with_all = ["merge_lora", "format", "dtype"])]
+    adapter: bool,
     #[command(flatten)]
     gaps: Gaps,
 }
@@ -104,15 +114,30 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
         DType::F16 => WeightsDType::F16,
         DType::Bf16 => WeightsDType::BF16,
     });
-    let progress = bytes_bar("writing");
     let from = model_path::find(&args.from, Needed::Checkpoint)?;
+    if args.adapter {
+        return super::adapter::write(&from, &args.to, args.gaps.base.first(), device);
+    }
+    let progress = bytes_bar("writing");
     let files = if is_run(&from)? || args.stage1 {
         let (bases, tokenizer) = (&args.gaps.base, args.gaps.tokenizer.as_deref());
         let loaded = stage1::load(&from, bases, tokenizer, TowerDType::Stored, device)?;
         let processor = &loaded.processor_config;
         export_stage1(&loaded.model, processor, &args.to, format, dtype, &progress)?
     } else if RunFolder::is_at(&from) {
-        let loaded = load(&from, TowerDType::F32, None, device)?;
+        let lora = args.lora.as_deref();
+        let loaded = load(&from, lora, TowerDType::F32, None, device)?;
+        match (loaded.model.adapted_layers().is_empty(), args.merge_lora) {
+            (false, false) => {
+                return Err(RunError::Usage(format!(
+                    "{} has LoRA adapters: --merge-lora writes the whole model with them in its \
+                     weights, --adapter the adapters alone",
+                    from.display()
+                )));
+            }
+            (true, true) => return Err(no_adapters(&from)),
+            _ => {}
+        }
         let (model, generation) = (&loaded.model, &loaded.generation);
         let mut generation = generation.clone();
         generation.eos_token_ids = model.eos_token_ids().to_vec();
@@ -127,9 +152,20 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
         };
         export.write(&args.to, format, dtype, &progress)?
     } else {
-        let checkpoint = args.gaps.import(from)?.open()?;
+        let adapter = args.lora.as_deref().map(Adapter::read).transpose()?;
+        if args.merge_lora && adapter.is_none() {
+            return Err(no_adapters(&from));
+        }
+        let mut checkpoint = args.gaps.import(from)?.open()?;
         eprint!("{}", checkpoint.report);
         checkpoint.report.check()?;
+        if let Some(adapter) = &adapter {
+            adapter.merge_into(&mut checkpoint.weights, &checkpoint.architecture)?;
+            eprintln!(
+                "LoRA adapters of {} layers are merged",
+                adapter.layers.len()
+            );
+        }
         let tokenizer = match &checkpoint.tokenizer {
             Some(_) => Some(checkpoint.read_tokenizer()?),
             None => {
@@ -155,4 +191,12 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
         result_line(&file.display().to_string())?;
     }
     Ok(())
+}
+
+/// The error of `--merge-lora` where there is nothing to merge.
+fn no_adapters(from: &Path) -> RunError {
+    RunError::Usage(format!(
+        "--merge-lora: {} has no LoRA adapters: name a folder of some with --lora",
+        from.display()
+    ))
 }

@@ -31,6 +31,9 @@ pub(super) struct Args {
     /// A run folder, a folder in the Hugging Face layout, or a model of the hub (owner/name).
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
+    /// A folder with LoRA adapters for it, in PEFT's layout.
+    #[arg(long, value_name = "DIR")]
+    lora: Option<PathBuf>,
     /// COCO captions JSON, Karpathy JSON, a list as LAVIS has it, or JSONL.
     #[arg(long, value_name = "FILE")]
     annotations: PathBuf,
@@ -113,7 +116,13 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
     } else {
         Some(args.metrics.scorer(&references(&samples))?)
     };
-    let mut loaded = load(&args.model, args.dtype, args.compute, device)?;
+    let mut loaded = load(
+        &args.model,
+        args.lora.as_deref(),
+        args.dtype,
+        args.compute,
+        device,
+    )?;
     let generation = args.generation.apply(&loaded.generation, 1)?;
     if let Some(prompt) = &args.prompt {
         loaded.model = loaded.model.with_prompt(prompt);

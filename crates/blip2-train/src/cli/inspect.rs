@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use blip2::Blip2Caption;
 use blip2::checkpoint::Precision;
 use blip2::presets;
 use burn::tensor::Device;
@@ -43,8 +44,9 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
                 args.target.display()
             )));
         };
-        let model = config.init(device)?;
-        let rows = parameter_rows(model.architecture(), Frozen::of(&model));
+        let model = config.init(device)?.with_lora(&config.lora, device)?;
+        let rows = parameter_rows(model.architecture(), &Frozen::of(&model));
+        adapters(&model)?;
         return table(&rows, model.architecture(), recipe.train.batch_size);
     }
     if is_run(&args.target)? {
@@ -55,7 +57,8 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
     if RunFolder::is_at(&args.target) {
         let LoadedRun { model, recipe, .. } = load_run(&args.target, device)?;
         result_line("weights: every tensor loaded; missing: none; unexpected: none")?;
-        let rows = parameter_rows(model.architecture(), Frozen::of(&model));
+        let rows = parameter_rows(model.architecture(), &Frozen::of(&model));
+        adapters(&model)?;
         return table(&rows, model.architecture(), recipe.train.batch_size);
     }
     let preset = args.target.to_str().and_then(presets::preset);
@@ -74,7 +77,7 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
             }
             return result_line("no language model: stage 1");
         };
-        let rows = parameter_rows(&architecture, Frozen::both());
+        let rows = parameter_rows(&architecture, &Frozen::both());
         return table(&rows, &architecture, BATCH_SIZE);
     }
     let is_name = |name: &str| !name.contains(['/', '.', '\\']);
@@ -88,9 +91,15 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
     let target = model_path::find(&args.target, Needed::Checkpoint)?;
     let checkpoint = args.gaps.import(target)?.open()?;
     result_line(checkpoint.report.to_string().trim_end())?;
-    let rows = parameter_rows(&checkpoint.architecture, Frozen::both());
+    let rows = parameter_rows(&checkpoint.architecture, &Frozen::both());
     table(&rows, &checkpoint.architecture, BATCH_SIZE)?;
     Ok(checkpoint.report.check()?)
+}
+
+/// What has adapters.
+fn adapters(model: &Blip2Caption) -> Result<(), RunError> {
+    let lines = model.lora_summary();
+    lines.iter().try_for_each(|line| result_line(line))
 }
 
 fn table(

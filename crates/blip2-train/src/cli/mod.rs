@@ -1,5 +1,6 @@
 //! The command line `blip2`: results to stdout, everything else to stderr, exit codes 0, 1, 2, 130.
 
+mod adapter;
 mod caption;
 mod convert;
 mod data;

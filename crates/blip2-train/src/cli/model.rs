@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use blip2::checkpoint::{Import, Precision};
+use blip2::lora::Adapter;
 use blip2::{Blip2Caption, Blip2CaptionConfig, Compute, TowerCompute};
 use blip2_data::DataError;
 use blip2_data::transforms::{ImageProcessor, ImageProcessorConfig};
@@ -79,14 +80,24 @@ impl TowerProducts {
     }
 }
 
-/// Loads the best checkpoint of a run, or any other checkpoint, on the plain device.
+/// Loads the best checkpoint of a run, or any other checkpoint, on the plain device; with the adapters
+/// in the folder `lora`.
 pub(super) fn load(
     path: &Path,
+    lora: Option<&Path>,
     dtype: TowerDType,
     compute: Option<TowerProducts>,
     device: &Device,
 ) -> Result<LoadedModel, RunError> {
+    // What is wrong with it is said before the long work.
+    let adapter = lora.map(Adapter::read).transpose()?;
     let mut loaded = load_as_it_is(path, dtype, device)?;
+    if let Some(adapter) = adapter {
+        loaded.model = loaded.model.with_adapter(&adapter, device)?;
+        for line in loaded.model.lora_summary() {
+            eprintln!("{line}");
+        }
+    }
     if let Some(compute) = compute {
         loaded.model = loaded.model.with_compute(compute.compute());
     }
@@ -134,7 +145,7 @@ pub(super) fn load_run(path: &Path, device: &Device) -> Result<LoadedRun, RunErr
     // Frozen towers without a file are drawn as the run drew them.
     device.seed(recipe.seed);
     let task = CaptionTask {
-        model: config.init(device)?,
+        model: crate::model::constants(&config, device)?,
     };
     let model = checkpoint::best(&folder)?.load_into(task)?.model.valid();
     Ok(LoadedRun {

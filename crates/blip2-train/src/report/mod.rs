@@ -48,7 +48,7 @@ pub fn write(
     let page = page::Page {
         folder,
         recipe,
-        parts: parameter_rows(model.architecture(), Frozen::of(model)),
+        parts: parameter_rows(model.architecture(), &Frozen::of(model)),
         frozen_towers: &scores.frozen_towers,
         scores: captions::scores_section(scores),
         images: captions::images_section(shown)?,

@@ -1,9 +1,11 @@
 //! Parameters by part, frozen and trained.
 
-use blip2::Blip2Caption;
+use std::collections::{BTreeMap, BTreeSet};
+
 use blip2::checkpoint::Architecture;
 use blip2::checkpoint::names::Part;
 use blip2::stage1::Blip2Qformer;
+use blip2::{Blip2Caption, Tower};
 use burn::module::Module;
 
 /// One part of a captioner.
@@ -17,47 +19,73 @@ pub struct PartRow {
     pub frozen: bool,
 }
 
-/// Which towers are constants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Which parts are constants, and what adapters they have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Frozen {
-    /// The image encoder.
-    pub vision: bool,
-    /// The language model.
-    pub text: bool,
+    parts: BTreeSet<Part>,
+    /// Parameters of adapters by part.
+    adapters: BTreeMap<Part, usize>,
 }
 
 impl Frozen {
     /// As `model` has them.
     pub fn of(model: &Blip2Caption) -> Self {
+        let constant = [
+            (Part::VisionBackbone, constant(&model.vision_backbone)),
+            (Part::LnVision, constant(&model.ln_vision)),
+            (
+                Part::MultimodalBackbone,
+                constant(&model.multimodal_backbone),
+            ),
+            (Part::VisionNeck, constant(&model.vision_neck)),
+            (Part::TextBackbone, constant(&model.text_backbone)),
+        ];
+        let mut adapters = BTreeMap::new();
+        for adapted in model.adapted_layers() {
+            *adapters.entry(adapted.layer.weight.part).or_default() += adapted.num_params();
+        }
+        let parts = constant.into_iter().filter(|(_, constant)| *constant);
         Self {
-            vision: model.vision_backbone.is_frozen(),
-            text: model.text_backbone.is_frozen(),
+            parts: parts.map(|(part, _)| part).collect(),
+            adapters,
         }
     }
 
-    /// Both, as imported models have them.
+    /// Both towers, as imported models have them.
     pub fn both() -> Self {
         Self {
-            vision: true,
-            text: true,
+            parts: [Part::VisionBackbone, Part::TextBackbone].into(),
+            adapters: BTreeMap::new(),
         }
     }
 }
 
-/// The parts of a captioner in the order of the data.
-pub fn parameter_rows(architecture: &Architecture, frozen: Frozen) -> Vec<PartRow> {
-    Part::ALL
-        .into_iter()
-        .map(|part| PartRow {
+fn constant<M>(tower: &Tower<M>) -> bool {
+    !matches!(tower, Tower::Trained(_))
+}
+
+/// The parts of a captioner in the order of the data, each with its adapters after it.
+pub fn parameter_rows(architecture: &Architecture, frozen: &Frozen) -> Vec<PartRow> {
+    let mut rows = Vec::new();
+    for part in Part::ALL {
+        rows.push(PartRow {
             name: part.name(),
             params: architecture.part_params(part),
-            frozen: match part {
-                Part::VisionBackbone => frozen.vision,
-                Part::TextBackbone => frozen.text,
-                _ => false,
-            },
-        })
-        .collect()
+            frozen: frozen.parts.contains(&part),
+        });
+        if let Some(&params) = frozen.adapters.get(&part) {
+            rows.push(PartRow {
+                name: match part {
+                    Part::VisionBackbone => "vision_backbone LoRA",
+                    Part::MultimodalBackbone => "multimodal_backbone LoRA",
+                    _ => "text_backbone LoRA",
+                },
+                params,
+                frozen: false,
+            });
+        }
+    }
+    rows
 }
 
 /// The parts of a model of stage 1 in the order of the data.
@@ -83,11 +111,11 @@ pub fn stage1_rows(model: &Blip2Qformer) -> Vec<PartRow> {
 
 /// The rows as lines of text, with sums.
 pub fn parameter_table(rows: &[PartRow]) -> String {
-    let mut lines = vec![format!("{:<22}{:>14}  ", "part", "parameters")];
+    let mut lines = vec![format!("{:<25}{:>14}  ", "part", "parameters")];
     for row in rows {
         let state = if row.frozen { "frozen" } else { "trained" };
         lines.push(format!(
-            "{:<22}{:>14}  {state}",
+            "{:<25}{:>14}  {state}",
             row.name,
             thousands(row.params)
         ));
@@ -96,8 +124,8 @@ pub fn parameter_table(rows: &[PartRow]) -> String {
         let rows = rows.iter().filter(|row| row.frozen == frozen);
         thousands(rows.map(|row| row.params).sum())
     };
-    lines.push(format!("{:<22}{:>14}", "sum trained", sum(false)));
-    lines.push(format!("{:<22}{:>14}", "sum frozen", sum(true)));
+    lines.push(format!("{:<25}{:>14}", "sum trained", sum(false)));
+    lines.push(format!("{:<25}{:>14}", "sum frozen", sum(true)));
     lines.join("\n")
 }
 

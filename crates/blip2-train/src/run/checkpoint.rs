@@ -163,6 +163,16 @@ impl Found {
         }
     }
 
+    /// Whether weights of LoRA adapters are in it.
+    ///
+    /// # Errors
+    ///
+    /// If the file can't be read.
+    pub fn has_adapters(&self) -> Result<bool, RunError> {
+        let source = Source::open(&self.path.join(MODEL))?;
+        Ok(source.tensors().keys().any(|key| key.contains(".lora.")))
+    }
+
     /// Refuses to go on with another config, other data or other frozen towers.
     ///
     /// # Errors

@@ -113,7 +113,7 @@ impl Checkpoint {
 
 /// Gives `model` the trained parts (queries, Q-Former, LayerNorm, neck) of a checkpoint of any layout;
 /// its towers are passed over. A checkpoint of stage 1 has no neck: the model then keeps its own, and
-/// true is returned besides.
+/// true is returned besides. The model must have no adapters yet.
 ///
 /// # Errors
 ///
@@ -124,9 +124,9 @@ pub fn load_trained_parts(
     device: &Device,
 ) -> Result<(Blip2Caption, bool), Blip2Error> {
     let bridge = Bridge {
-        ln_vision: model.ln_vision,
-        qformer: model.multimodal_backbone,
-        neck: model.vision_neck,
+        ln_vision: model.ln_vision.into_module(),
+        qformer: model.multimodal_backbone.into_module(),
+        neck: model.vision_neck.into_module(),
     };
     let has_neck = weights
         .tensors
@@ -139,9 +139,9 @@ pub fn load_trained_parts(
         false => fill_bridge(bridge, weights, None, device)?,
     };
     let model = Blip2Caption {
-        ln_vision: bridge.ln_vision,
-        multimodal_backbone: bridge.qformer,
-        vision_neck: bridge.neck,
+        ln_vision: Tower::Trained(bridge.ln_vision),
+        multimodal_backbone: Tower::Trained(bridge.qformer),
+        vision_neck: Tower::Trained(bridge.neck),
         ..model
     };
     Ok((model, stage_one))

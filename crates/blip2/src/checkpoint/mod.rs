@@ -17,6 +17,7 @@ mod stage1;
 mod towers;
 mod weights;
 
+pub(crate) use architecture::list as expected_of;
 pub use architecture::{Architecture, Bridge};
 pub use export::{WeightsDType, save_opt, save_vision};
 pub use fill::{Expected, Precision, Progress};
@@ -24,6 +25,7 @@ pub use import::{Checkpoint, Import, Imported};
 pub use load::load_trained_parts;
 pub use report::LoadReport;
 pub(crate) use report::shortened;
+pub(crate) use source::note;
 #[cfg(feature = "hub")]
 pub(crate) use source::shard_files;
 pub use source::{Source, StoredTensor};

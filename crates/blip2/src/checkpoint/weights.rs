@@ -79,8 +79,8 @@ impl Weight {
         Ok(data.convert_dtype(dtype).into_bytes().to_vec())
     }
 
-    /// One stored tensor as it is.
-    pub fn whole(stored: &StoredTensor) -> Self {
+    /// A stored tensor as it is.
+    pub(crate) fn whole(stored: &StoredTensor) -> Self {
         let of_read = stored.clone();
         Self {
             burn_layout: stored.burn_layout,

@@ -2,10 +2,6 @@
 
 mod scores;
 
-use std::path::Path;
-
-use blip2::Blip2Caption;
-use blip2::checkpoint::{Weights, load_trained_parts};
 use blip2_data::skips::SkipLog;
 use burn::module::Module;
 use burn::tensor::Device;
@@ -37,15 +33,15 @@ pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<()
     check_batch_size(recipe, splits.epoch_items(recipe))?;
     let processor = model_config.data_preprocessor.init()?;
     let autodiff = device.clone().autodiff();
-    let mut model = model_config.init(&autodiff)?;
+    let mut model = crate::model::start(model_config, &autodiff)?;
     let image_size = model.vision_backbone.get().image_size();
     check_image_size("model", &processor, image_size)?;
     let hashes = tower_hashes(&model);
-    if let Some(init) = recipe.init_cfg() {
-        let path = &init.checkpoint;
-        model = initialised(model, path, &autodiff)?;
+    for line in model.lora_summary() {
+        eprintln!("{line}");
+        tracing::info!("{line}");
     }
-    let rows = report::parameter_rows(model.architecture(), report::Frozen::of(&model));
+    let rows = report::parameter_rows(model.architecture(), &report::Frozen::of(&model));
     eprintln!("{}", report::parameter_table(&rows));
 
     let settings = EvalSettings {
@@ -58,7 +54,11 @@ pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<()
     let encoder = Encoder {
         config: &model.architecture().vision,
         compute: model.compute().vision_backbone,
-        sha256: hashes.get("vision_backbone").map(String::as_str),
+        // None of an encoder that learns, if only its adapters.
+        sha256: hashes
+            .get("vision_backbone")
+            .filter(|_| model.vision_backbone.is_frozen())
+            .map(String::as_str),
         embed: &|images| model.image_embeds(images),
     };
     let feed = Feed::new(&start, &splits, &pixels, &encoder, &hashes, &settings)?;
@@ -95,31 +95,4 @@ pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<()
         settings: &settings,
     }
     .score(&model.valid(), checkpoint_step, hashes)
-}
-
-/// `model` with the trained parts of the checkpoint at `path`: of a captioner, or of stage 1, which
-/// has no neck.
-fn initialised(
-    model: Blip2Caption,
-    path: &Path,
-    device: &Device,
-) -> Result<Blip2Caption, RunError> {
-    let weights = match checkpoint::is_one(path) {
-        true => {
-            let found = checkpoint::find(path)?;
-            match found.is_stage1()? {
-                true => found.weights()?,
-                false => return Ok(found.load_into(CaptionTask { model })?.model),
-            }
-        }
-        false => Weights::open(path)?,
-    };
-    let (model, stage_one) = load_trained_parts(model, &weights, device)?;
-    if stage_one {
-        eprintln!(
-            "{} is of stage 1: Q-Former, queries and LayerNorm start from it, the neck is new",
-            path.display()
-        );
-    }
-    Ok(model)
 }

@@ -284,6 +284,30 @@ pub fn save_opt(
     write_opt_config(config, folder)
 }
 
+/// Writes a safetensors file of f32 tensors, key, shape and numbers of each, with `notes` in its header.
+///
+/// # Errors
+///
+/// If it can't be written.
+pub(crate) fn write_tensors(
+    tensors: Vec<(String, Vec<usize>, Vec<f32>)>,
+    notes: &[(&str, String)],
+    path: &Path,
+) -> Result<(), Blip2Error> {
+    let mut entries: Vec<Entry> = tensors
+        .into_iter()
+        .map(|(key, shape, values)| Entry {
+            key,
+            shape,
+            dtype: DType::F32,
+            read: Arc::new(move || Ok(values.iter().flat_map(|x| x.to_le_bytes()).collect())),
+        })
+        .collect();
+    entries.sort_by(|one, other| one.key.cmp(&other.key));
+    let silent: Progress = Arc::new(|_, _| {});
+    safetensors::write_noted(entries, notes, path, &silent)
+}
+
 fn write_tower(entries: Vec<Entry>, folder: &Path) -> Result<(), Blip2Error> {
     let silent: Progress = Arc::new(|_, _| {});
     safetensors::write(entries, &folder.join("model.safetensors"), &silent)

@@ -7,39 +7,31 @@ use std::sync::Arc;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
-use crate::Blip2Caption;
 use crate::checkpoint::names::{Address, Layout, Part};
 use crate::checkpoint::weights::{Weight, Weights};
 use crate::stage1::Blip2Qformer;
+use crate::{Blip2Caption, Tower};
 
-/// Every tensor of a captioner, frozen ones as well. `name` stands in messages.
+/// Every tensor of a captioner, frozen ones as well; adapters are added to the weights that they are
+/// for. `name` stands in messages.
 pub fn weights_of(model: &Blip2Caption, name: &Path) -> Weights {
     let mut all = empty(Layout::Native, name);
-    let mut add = |part: Part, tensors: BTreeMap<Address, Weight>| {
-        debug_assert!(tensors.keys().all(|address| address.part == part));
-        all.tensors.extend(tensors);
-    };
     let name: Arc<Path> = name.into();
     add(
+        &mut all,
         Part::VisionBackbone,
-        capture(Part::VisionBackbone, model.vision_backbone.get(), &name),
+        &model.vision_backbone,
+        &name,
     );
+    add(&mut all, Part::LnVision, &model.ln_vision, &name);
     add(
-        Part::LnVision,
-        capture(Part::LnVision, &model.ln_vision, &name),
-    );
-    add(
+        &mut all,
         Part::MultimodalBackbone,
-        capture(Part::MultimodalBackbone, &model.multimodal_backbone, &name),
+        &model.multimodal_backbone,
+        &name,
     );
-    add(
-        Part::VisionNeck,
-        capture(Part::VisionNeck, &model.vision_neck, &name),
-    );
-    add(
-        Part::TextBackbone,
-        capture(Part::TextBackbone, model.text_backbone.get(), &name),
-    );
+    add(&mut all, Part::VisionNeck, &model.vision_neck, &name);
+    add(&mut all, Part::TextBackbone, &model.text_backbone, &name);
     all
 }
 
@@ -56,6 +48,14 @@ pub(in crate::checkpoint) fn weights_of_stage1(model: &Blip2Qformer, name: &Path
         all.tensors.extend(tensors);
     }
     all
+}
+
+fn add<M: Module>(all: &mut Weights, part: Part, tower: &Tower<M>, name: &Arc<Path>) {
+    let tensors = match tower.is_adapted() {
+        true => capture(part, &tower.merged(), name),
+        false => capture(part, tower.get(), name),
+    };
+    all.tensors.extend(tensors);
 }
 
 /// Every tensor of a module that is `part` of a captioner.
@@ -109,7 +109,8 @@ impl ModuleVisitor for Capture {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let tensor = param.val().inner();
+        // A quantized weight is written as what it stands for.
+        let tensor = param.val().inner().dequantize();
         let address = Address {
             part: self.part,
             path: self.path.join("."),

@@ -77,10 +77,24 @@ pub(super) fn write(
     path: &Path,
     progress: &Progress,
 ) -> Result<(), Blip2Error> {
+    write_noted(entries, &[], path, progress)
+}
+
+/// As [`write()`], with `notes` in the header.
+pub(super) fn write_noted(
+    entries: Vec<Entry>,
+    notes: &[(&str, String)],
+    path: &Path,
+    progress: &Progress,
+) -> Result<(), Blip2Error> {
     let io = |path: &Path| Blip2Error::io(path.to_path_buf());
     let mut header = Map::new();
     // PyTorch's libraries look for this.
-    header.insert("__metadata__".into(), json!({"format": "pt"}));
+    let mut metadata = json!({"format": "pt"});
+    for (name, text) in notes {
+        metadata[*name] = json!(text);
+    }
+    header.insert("__metadata__".into(), metadata);
     let mut offset = 0;
     for entry in &entries {
         let end = offset + entry.byte_len();

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use burn::tensor::DType;
 
+pub(crate) use self::safetensors::note;
 use crate::Blip2Error;
 #[cfg(feature = "hub")]
 pub(crate) use shards::shard_files;

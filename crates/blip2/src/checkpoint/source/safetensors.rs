@@ -18,8 +18,8 @@ use crate::Blip2Error;
 /// The largest header that the format allows.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// The tensors of one file.
-pub(super) fn open(path: &Path) -> Result<BTreeMap<String, StoredTensor>, Blip2Error> {
+/// An open file, what its header says, and the header's length.
+fn header(path: &Path) -> Result<(File, Metadata, u64), Blip2Error> {
     let format = |reason: String| Blip2Error::Format {
         path: path.to_path_buf(),
         reason,
@@ -47,6 +47,30 @@ pub(super) fn open(path: &Path) -> Result<BTreeMap<String, StoredTensor>, Blip2E
              file has {file_len}"
         )));
     }
+    Ok((file, metadata, header_len))
+}
+
+/// A text in the header of a file; nothing of a pickle, which has none.
+///
+/// # Errors
+///
+/// As [`Source::open`](super::Source::open).
+pub(crate) fn note(path: &Path, name: &str) -> Result<Option<String>, Blip2Error> {
+    if path.extension().is_none_or(|ext| ext != "safetensors") {
+        return Ok(None);
+    }
+    let (_, metadata, _) = header(path)?;
+    let notes = metadata.metadata().as_ref();
+    Ok(notes.and_then(|notes| notes.get(name).cloned()))
+}
+
+/// The tensors of one file.
+pub(super) fn open(path: &Path) -> Result<BTreeMap<String, StoredTensor>, Blip2Error> {
+    let format = |reason: String| Blip2Error::Format {
+        path: path.to_path_buf(),
+        reason,
+    };
+    let (file, metadata, header_len) = header(path)?;
     let file = Arc::new(Mutex::new(file));
     let shared: Arc<Path> = path.into();
     metadata
