@@ -1,7 +1,6 @@
 //! Gradients against transformers, and dropout.
 
 #[path = "../../blip2-vision/tests/fixture/mod.rs"]
-#[allow(dead_code)]
 mod fixture;
 #[path = "../../blip2-vision/tests/fixture/gradients.rs"]
 mod gradients;

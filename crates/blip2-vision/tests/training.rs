@@ -1,6 +1,5 @@
 //! Gradients against transformers, and stochastic depth.
 
-#[allow(dead_code)]
 mod fixture;
 #[path = "fixture/gradients.rs"]
 mod gradients;

@@ -11,7 +11,7 @@ use burn::tensor::Device;
 use serde::Serialize;
 
 use super::model::{TowerDType, TowerProducts, load};
-use super::{bar, json, metrics, result_line, retrieval};
+use super::{bar, json, metrics, result_line, retrieval, stage1};
 use crate::RunError;
 use crate::data::{read_split, references};
 use crate::evaluate::{EvalSettings, candidates, caption, loss};
@@ -28,6 +28,8 @@ pub(super) struct Args {
     /// Default: as the run's recipe says, or 128.
     #[arg(long, value_name = "K")]
     rerank: Option<usize>,
+    #[command(flatten)]
+    gaps: stage1::Gaps,
     /// A run folder, a folder in the Hugging Face layout, or a model of the hub (owner/name).
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
@@ -98,6 +100,7 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
     if args.task == Task::Retrieval {
         let options = retrieval::Options {
             model: &args.model,
+            gaps: &args.gaps,
             dtype: args.dtype,
             rerank: args.rerank,
             batch_size: args.batch_size,
@@ -105,9 +108,10 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
         };
         return retrieval::run(&options, &samples, skips, device);
     }
-    if args.rerank.is_some() {
+    let gaps = &args.gaps;
+    if args.rerank.is_some() || !gaps.base.is_empty() || gaps.tokenizer.is_some() {
         return Err(RunError::Usage(
-            "--rerank belongs to --task retrieval".into(),
+            "--rerank, --base and --tokenizer belong to --task retrieval".into(),
         ));
     }
     // What scores need is looked for before the long work.

@@ -19,6 +19,7 @@ use crate::run::StopSignal;
 /// What the command line says.
 pub(super) struct Options<'a> {
     pub model: &'a Path,
+    pub gaps: &'a stage1::Gaps,
     pub dtype: TowerDType,
     pub rerank: Option<usize>,
     pub batch_size: Option<u16>,
@@ -32,7 +33,13 @@ pub(super) fn run(
     skips: SkipLog,
     device: &Device,
 ) -> Result<(), RunError> {
-    let loaded = stage1::load(options.model, &[], None, options.dtype, device)?;
+    let loaded = stage1::load(
+        options.model,
+        &options.gaps.base,
+        options.gaps.tokenizer.as_deref(),
+        options.dtype,
+        device,
+    )?;
     let images: Arc<dyn ImageSource> =
         Arc::new(PixelSource::new(samples.clone(), loaded.processor, skips));
     let settings = EvalSettings {

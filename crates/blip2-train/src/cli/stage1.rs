@@ -46,12 +46,13 @@ pub(super) struct Args {
 /// What fills the gaps of a checkpoint.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Gaps {
-    /// Takes what the checkpoint lacks, such as the image encoder, from here; may be repeated.
+    /// Takes what a checkpoint of stage 1 lacks, such as the image encoder, from here; may be
+    /// repeated.
     #[arg(long, value_name = "MODEL")]
-    base: Vec<PathBuf>,
-    /// The folder or the model of the hub with BERT's tokenizer.
+    pub base: Vec<PathBuf>,
+    /// The folder or the model of the hub with BERT's tokenizer, for a checkpoint of stage 1.
     #[arg(long, value_name = "MODEL")]
-    tokenizer: Option<PathBuf>,
+    pub tokenizer: Option<PathBuf>,
 }
 
 /// A model of stage 1 ready for use.
@@ -159,7 +160,7 @@ pub(super) fn for_images(
         probe(path, &limits)?;
     }
     let skips = SkipLog::new(OnError::Fail);
-    let samples: Arc<Vec<Sample>> = Arc::new(paths.iter().map(sample).collect());
+    let samples: Arc<Vec<Sample>> = Arc::new(paths.iter().map(|path| sample(path)).collect());
     for (index, chunk) in samples.chunks(loaded.batch_size).enumerate() {
         let rows: Vec<&Sample> = chunk.iter().collect();
         let (images, _) = read_images(&rows, &loaded.processor, &limits, &skips, device)?;
@@ -168,12 +169,12 @@ pub(super) fn for_images(
     Ok(())
 }
 
-fn sample(path: &PathBuf) -> Sample {
+fn sample(path: &Path) -> Sample {
     let name = path.display().to_string();
     Sample {
         image_id: name.clone(),
         file_name: name,
-        path: path.clone(),
+        path: path.to_path_buf(),
         captions: Vec::new(),
     }
 }

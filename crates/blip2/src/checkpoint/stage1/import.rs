@@ -224,7 +224,7 @@ pub(super) fn expected(
 
 fn architecture(path: &Path, origins: &[&Origin]) -> Result<Stage1Architecture, Blip2Error> {
     let weights = &origins[0].weights;
-    let rows = |part, name: &str| Some(weights.get(part, name)?.shape.first().copied()?);
+    let rows = |part, name: &str| weights.get(part, name)?.shape.first().copied();
     let qformer = Part::MultimodalBackbone;
     let (Some(vocab_size), Some(max_position_embeddings), Some(embed_dim)) = (
         rows(qformer, "text_embeddings.word_embeddings.weight"),
