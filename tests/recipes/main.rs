@@ -334,3 +334,37 @@ fn the_twin_of_stage_1_with_clip_trains() {
     expect_code(&experiment.blip2(&train), 0);
     check_stage1_trained(&experiment, "pretrain_stage1_vitL");
 }
+
+#[test]
+fn the_built_in_experiments_are_complete_and_their_stages_fit() {
+    let folder = Path::new(CONFIGS).join("emoji-scenes");
+    let read = |name: &str| {
+        let file = folder.join(format!("{name}.toml"));
+        blip2_train::recipe_file::read(&file, &[]).unwrap_or_else(|error| panic!("{error}"))
+    };
+    for name in ["lm", "vit"] {
+        read(name);
+    }
+    let stage1 = read("stage1").stage1.expect("stage 1");
+    let (stage2, captions) = (read("stage2"), read("captions"));
+    for recipe in [&stage2, &captions] {
+        let model = recipe.model.as_ref().expect("a captioner");
+        let seen = QFormerConfig {
+            text: None,
+            ..stage1.multimodal_backbone.clone()
+        };
+        assert_eq!(model.multimodal_backbone, seen);
+        assert_eq!(
+            model.vision_backbone.weights,
+            stage1.vision_backbone.weights
+        );
+    }
+    let from = |recipe: &blip2_train::recipe::Recipe| {
+        let path = &recipe.init_cfg().expect("a checkpoint").checkpoint;
+        path.file_name()
+            .and_then(|name| name.to_str())
+            .map(String::from)
+    };
+    assert_eq!(from(&stage2).as_deref(), Some("stage1"));
+    assert_eq!(from(&captions).as_deref(), Some("stage2"));
+}

@@ -17,8 +17,9 @@ use crate::RunError;
 use crate::data::eval_loader;
 use crate::evaluate::EvalSettings;
 
-/// Pairs that are matched at once; one image's candidates are padded to one length.
-const PAIRS_AT_ONCE: usize = 64;
+/// Pairs that are matched at once: each has the keys and values of its image in every layer that
+/// crosses.
+const PAIRS_AT_ONCE: usize = 32;
 
 /// A split whose captions and images are looked for among each other.
 pub struct Retrieval<'a> {

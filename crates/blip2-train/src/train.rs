@@ -14,7 +14,9 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use blip2_data::batch::CaptionBatch;
 use blip2_data::loader::{BatchSource, PrefetchLoader};
+use blip2_data::skips::SkipLog;
 use burn::module::Module;
 use burn::optim::ModuleOptimizer;
 use burn::tensor::Device;
@@ -23,6 +25,7 @@ use burn_train::metric::store::{EpochSummary, MetricsUpdate, Split};
 use burn_train::metric::{LossMetric, MetricDefinition, NumericEntry};
 use burn_train::{Learner, SupervisedTraining, TrainingStrategy};
 
+use self::feed::Feed;
 use crate::RunError;
 use crate::optim::{learning_rates, optimizer};
 use crate::recipe::{Recipe, TaskKind};
@@ -215,6 +218,47 @@ where
         Some(Err(error)) => Err(error),
         None => Err(RunError::Training("the loop did not run".into())),
     }
+}
+
+/// Trains `task` on `feed`, judged by `watch`; returns it with its best weights, and the steps that
+/// they have seen. Without epochs it comes back as it is.
+///
+/// # Errors
+///
+/// As [`fit`].
+fn fit_judged<T: Task<Batch = CaptionBatch>>(
+    start: &Start,
+    task: T,
+    feed: Feed,
+    watch: Box<dyn Watch<T>>,
+    device: &Device,
+    stop: &StopSignal,
+) -> Result<(T, usize), RunError> {
+    let training = Training {
+        task: task.clone(),
+        train: feed.train,
+        valid: feed.valid,
+        watch: Some(watch),
+        state: feed.state,
+    };
+    fit(start, training, device, stop)?;
+    if start.recipe.train.epochs == 0 {
+        return Ok((task, 0));
+    }
+    let best = checkpoint::best(&start.folder)?;
+    Ok((best.load_into(task)?, best.state.step))
+}
+
+/// What every run of images and captions ends with: what was left out, and where the report is.
+fn finished(folder: &RunFolder, skips: &SkipLog) {
+    if skips.count() > 0 {
+        eprintln!(
+            "{} items were skipped; the report lists them",
+            skips.count()
+        );
+    }
+    eprintln!("report: {}", folder.report().display());
+    println!("{}", folder.path().display());
 }
 
 /// Refuses batches that no epoch of `items` fills.

@@ -12,13 +12,13 @@ use self::scores::{Finish, ValWatch};
 use super::feed::Feed;
 use super::images::{Pixels, check_image_size};
 use super::splits::Splits;
-use super::{Start, Training, check_batch_size, fit};
+use super::{Start, check_batch_size, fit_judged};
 use crate::RunError;
 use crate::evaluate::EvalSettings;
 use crate::features::Encoder;
 use crate::hash::tower_hashes;
 use crate::report;
-use crate::run::{StopSignal, checkpoint};
+use crate::run::StopSignal;
 use crate::tasks::CaptionTask;
 
 pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<(), RunError> {
@@ -33,7 +33,7 @@ pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<()
     check_batch_size(recipe, splits.epoch_items(recipe))?;
     let processor = model_config.data_preprocessor.init()?;
     let autodiff = device.clone().autodiff();
-    let mut model = crate::model::start(model_config, &autodiff)?;
+    let model = crate::model::start(model_config, &autodiff)?;
     let image_size = model.vision_backbone.get().image_size();
     check_image_size("model", &processor, image_size)?;
     let hashes = tower_hashes(&model);
@@ -65,27 +65,12 @@ pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<()
     let watch = ValWatch::new(
         &start.folder,
         &splits,
-        feed.val_images,
+        feed.val_images.clone(),
         evaluation,
         &settings,
     );
-    let training = Training {
-        task: CaptionTask {
-            model: model.clone(),
-        },
-        train: feed.train,
-        valid: feed.valid,
-        watch: Some(Box::new(watch)),
-        state: feed.state,
-    };
-    fit(&start, training, &autodiff, stop)?;
-
-    let mut checkpoint_step = 0;
-    if recipe.train.epochs > 0 {
-        let best = checkpoint::best(&start.folder)?;
-        checkpoint_step = best.state.step;
-        model = best.load_into(CaptionTask { model })?.model;
-    }
+    let task = CaptionTask { model };
+    let (task, step) = fit_judged(&start, task, feed, Box::new(watch), &autodiff, stop)?;
     Finish {
         recipe,
         folder: &start.folder,
@@ -94,5 +79,5 @@ pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<()
         evaluation,
         settings: &settings,
     }
-    .score(&model.valid(), checkpoint_step, hashes)
+    .score(&task.model.valid(), step, hashes)
 }

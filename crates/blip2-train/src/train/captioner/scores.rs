@@ -19,6 +19,7 @@ use crate::recipe::{EvaluationConfig, Recipe};
 use crate::report;
 use crate::run::{EpochScores, RunFolder, Watch, write_json};
 use crate::tasks::{CaptionTask, Task};
+use crate::train::finished;
 use crate::train::images::Pixels;
 use crate::train::splits::Splits;
 
@@ -185,14 +186,7 @@ impl Finish<'_> {
         write_json(&self.folder.scores(), &scores)?;
         let skips = &self.pixels.skips;
         report::write(self.folder, self.recipe, model, &scores, &shown, skips)?;
-        if skips.count() > 0 {
-            eprintln!(
-                "{} items were skipped; the report lists them",
-                skips.count()
-            );
-        }
-        eprintln!("report: {}", self.folder.report().display());
-        println!("{}", self.folder.path().display());
+        finished(self.folder, skips);
         Ok(())
     }
 }

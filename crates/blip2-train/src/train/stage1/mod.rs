@@ -16,7 +16,7 @@ use self::scores::{Finish, RetrievalWatch};
 use super::feed::Feed;
 use super::images::{Pixels, check_image_size};
 use super::splits::Splits;
-use super::{Start, Training, check_batch_size, fit};
+use super::{Start, check_batch_size, fit_judged};
 use crate::RunError;
 use crate::evaluate::EvalSettings;
 use crate::features::Encoder;
@@ -60,24 +60,9 @@ pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<()
         embed: &|images| model.image_embeds(images),
     };
     let feed = Feed::new(&start, &splits, &pixels, &encoder, &hashes, &settings)?;
-    let watch = RetrievalWatch::new(&splits, feed.val_images, retrieval, &settings);
-    let training = Training {
-        task: Stage1Task {
-            model: model.clone(),
-        },
-        train: feed.train,
-        valid: feed.valid,
-        watch: Some(Box::new(watch)),
-        state: feed.state,
-    };
-    fit(&start, training, &autodiff, stop)?;
-
-    let mut checkpoint_step = 0;
-    if recipe.train.epochs > 0 {
-        let best = checkpoint::best(&start.folder)?;
-        checkpoint_step = best.state.step;
-        model = best.load_into(Stage1Task { model })?.model;
-    }
+    let watch = RetrievalWatch::new(&splits, feed.val_images.clone(), retrieval, &settings);
+    let task = Stage1Task { model };
+    let (task, step) = fit_judged(&start, task, feed, Box::new(watch), &autodiff, stop)?;
     Finish {
         recipe,
         folder: &start.folder,
@@ -86,7 +71,7 @@ pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<()
         retrieval,
         settings: &settings,
     }
-    .score(&model.valid(), checkpoint_step, hashes)
+    .score(&task.model.valid(), step, hashes)
 }
 
 /// `model` with everything that is trained from the checkpoint of stage 1 at `path`.

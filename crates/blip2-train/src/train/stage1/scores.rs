@@ -17,6 +17,7 @@ use crate::report;
 use crate::retrieval::{Found, Retrieval};
 use crate::run::{EpochScores, RunFolder, Watch, write_json};
 use crate::tasks::Stage1Task;
+use crate::train::finished;
 use crate::train::images::Pixels;
 use crate::train::splits::Splits;
 
@@ -141,14 +142,7 @@ impl Finish<'_> {
         write_json(&self.folder.scores(), &scores)?;
         let skips = &self.pixels.skips;
         report::write_stage1(self.folder, self.recipe, model, &scores, skips)?;
-        if skips.count() > 0 {
-            eprintln!(
-                "{} items were skipped; the report lists them",
-                skips.count()
-            );
-        }
-        eprintln!("report: {}", self.folder.report().display());
-        println!("{}", self.folder.path().display());
+        finished(self.folder, skips);
         Ok(())
     }
 }
