@@ -2,14 +2,14 @@
 
 use std::cell::Cell;
 
-/// The precision of the numbers that linear layers multiply. Sums, and everything else, are f32.
+/// The precision of the numbers that are multiplied. Sums, and everything else, are f32.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Products {
     /// As they are.
     #[default]
     F32,
-    /// Both sides are rounded to bfloat16, where the processor multiplies it (AVX-512 BF16) and there are
-    /// more than a few rows; elsewhere as [`F32`](Self::F32).
+    /// Both sides are rounded to bfloat16, where the processor multiplies it (AVX-512 BF16); elsewhere, and
+    /// for a few rows with weights that are kept in f32, as [`F32`](Self::F32).
     BF16,
 }
 
@@ -18,8 +18,10 @@ thread_local! {
 }
 
 impl Products {
-    /// Runs `work` with linear layers multiplying in this precision, and their gradients for the input
-    /// too. Gradients of weights, attention, norms and logits stay f32.
+    /// Runs `work` with products in this precision, those of their gradients too: linear layers, logits
+    /// and attention. What is kept is f32: weights that are trained, gradients, norms, exponentials.
+    ///
+    /// It is what `torch.autocast` does, but for the results of products, which that rounds too.
     pub fn during<R>(self, work: impl FnOnce() -> R) -> R {
         /// Puts back what was before, even if `work` panics.
         struct Restore(Products);

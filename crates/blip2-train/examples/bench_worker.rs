@@ -116,6 +116,7 @@ impl Worker {
             model: Some(CaptionTask {
                 model: imported.model.with_compute(TowerCompute {
                     vision_backbone: compute,
+                    multimodal_backbone: compute,
                     text_backbone: compute,
                 }),
             }),

@@ -27,7 +27,7 @@ pub struct TowerConfig<C> {
     /// Trained towers keep 32 bits.
     #[serde(default, skip_serializing_if = "is_full")]
     pub dtype: Precision,
-    /// The precision in which its linear layers multiply.
+    /// The precision in which it multiplies.
     #[serde(default, skip_serializing_if = "Compute::is_f32")]
     pub compute: Compute,
     /// The architecture of a tower that starts from random weights, or whose file of weights does
@@ -36,7 +36,7 @@ pub struct TowerConfig<C> {
     pub architecture: Option<C>,
 }
 
-/// The precision in which a tower's linear layers multiply; sums and everything else are f32.
+/// The precision of products in a part of a model; sums and everything else are f32.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Compute {
@@ -61,11 +61,13 @@ impl Compute {
     }
 }
 
-/// The precisions in which the two towers multiply.
+/// The precisions in which the parts multiply.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TowerCompute {
     /// The image encoder's.
     pub vision_backbone: Compute,
+    /// That of Q-Former and neck.
+    pub multimodal_backbone: Compute,
     /// The language model's.
     pub text_backbone: Compute,
 }
@@ -93,6 +95,10 @@ pub struct Blip2CaptionConfig {
     pub ln_vision_eps: f64,
     /// The Q-Former.
     pub multimodal_backbone: QFormerConfig,
+    /// The precision in which Q-Former and neck multiply; their weights, gradients and optimizer state are
+    /// f32 in any case, as under `torch.autocast`.
+    #[serde(default, skip_serializing_if = "Compute::is_f32")]
+    pub multimodal_compute: Compute,
     /// The projection from the Q-Former to the language model.
     pub vision_neck: VisionNeckKind,
     /// The language model.

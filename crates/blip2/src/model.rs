@@ -160,6 +160,7 @@ impl Blip2CaptionConfig {
         })?;
         Ok(model.with_compute(TowerCompute {
             vision_backbone: self.vision_backbone.compute,
+            multimodal_backbone: self.multimodal_compute,
             text_backbone: self.text_backbone.compute,
         }))
     }
@@ -230,13 +231,13 @@ impl Blip2Caption {
         self
     }
 
-    /// The same model, whose towers multiply in other precisions.
+    /// The same model, whose parts multiply in other precisions.
     pub fn with_compute(mut self, compute: TowerCompute) -> Self {
         self.compute = compute;
         self
     }
 
-    /// The precisions in which the towers multiply.
+    /// The precisions in which the parts multiply.
     pub fn compute(&self) -> TowerCompute {
         self.compute
     }
@@ -278,10 +279,12 @@ impl Blip2Caption {
         tap("image_embeds", &image_embeds);
         let normed = self.ln_vision.forward(image_embeds);
         tap("ln_vision", &normed);
-        let query_output = self.multimodal_backbone.forward(normed);
-        tap("query_output", &query_output);
-        let prefix = self.vision_neck.forward(query_output);
-        tap("vision_neck", &prefix);
-        prefix
+        self.compute.multimodal_backbone.products().during(|| {
+            let query_output = self.multimodal_backbone.forward(normed);
+            tap("query_output", &query_output);
+            let prefix = self.vision_neck.forward(query_output);
+            tap("vision_neck", &prefix);
+            prefix
+        })
     }
 }

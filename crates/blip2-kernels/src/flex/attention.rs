@@ -5,9 +5,9 @@
 
 use rayon::prelude::*;
 
-use super::matrix::{Matrix, MatrixMut, Threads};
+use super::matrix::{How, Matrix, MatrixMut, Threads};
 use super::vector::{Vectorized, exp, max, sum, vectorized};
-use crate::DropoutSeed;
+use crate::{DropoutSeed, Products};
 
 /// Queries whose scores are in the cache at once.
 const TILE: usize = 64;
@@ -81,6 +81,8 @@ pub struct Attention<'a> {
     pub bias: Bias<'a>,
     /// Of attention weights.
     pub dropout: Option<DropoutSeed>,
+    /// In what precision scores and outputs are multiplied; exponentials and sums are f32.
+    pub products: Products,
 }
 
 /// Some queries of one head.
@@ -93,6 +95,14 @@ struct Tile {
 }
 
 impl Attention<'_> {
+    /// Threads share out tiles, so each product has one.
+    fn how(&self) -> How {
+        How {
+            threads: Threads::One,
+            products: self.products,
+        }
+    }
+
     /// The output `[batch, queries, width]`, and the logarithms of the sums, `[batch, queries, heads]`.
     pub fn forward(&self) -> (Vec<f32>, Vec<f32>) {
         let Shape {
@@ -161,7 +171,7 @@ impl Attention<'_> {
             1.0,
             Matrix::dense(scores, keys),
             value,
-            Threads::One,
+            self.how(),
         );
         for (row, rate) in rates[..tile.rows].iter().enumerate() {
             let start = row * width + column;
@@ -178,12 +188,7 @@ impl Attention<'_> {
         let rows = [tile.rows, head_dim];
         let query = self.query.head(tile.batch, tile.first, column, rows);
         let key = self.key.head(tile.batch, 0, column, [keys, head_dim]);
-        MatrixMut::dense(scores, keys).set(
-            self.shape.scale(),
-            query,
-            key.transposed(),
-            Threads::One,
-        );
+        MatrixMut::dense(scores, keys).set(self.shape.scale(), query, key.transposed(), self.how());
         if self.bias.numbers.is_empty() {
             return;
         }
@@ -256,12 +261,7 @@ impl Attention<'_> {
                 let start = (batch * queries + first) * width + column;
                 let tile_grads = Matrix::strided(&out_grads[start..], [tile.rows, head_dim], width);
                 let value = self.value.head(batch, 0, column, [keys, head_dim]);
-                MatrixMut::dense(slopes, keys).set(
-                    1.0,
-                    tile_grads,
-                    value.transposed(),
-                    Threads::One,
-                );
+                MatrixMut::dense(slopes, keys).set(1.0, tile_grads, value.transposed(), self.how());
                 vectorized(Backward {
                     weights,
                     slopes,
@@ -281,7 +281,7 @@ impl Attention<'_> {
                     1.0,
                     weights.transposed(),
                     tile_grads,
-                    Threads::One,
+                    self.how(),
                 );
                 let query = self.query.head(batch, first, column, [tile.rows, head_dim]);
                 let scale = self.shape.scale();
@@ -289,7 +289,7 @@ impl Attention<'_> {
                     scale,
                     slopes.transposed(),
                     query,
-                    Threads::One,
+                    self.how(),
                 );
                 let start = first * width + column;
                 let shape = [tile.rows, head_dim];
@@ -298,7 +298,7 @@ impl Attention<'_> {
                     scale,
                     slopes,
                     key,
-                    Threads::One,
+                    self.how(),
                 );
             }
         }

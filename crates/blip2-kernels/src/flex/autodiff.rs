@@ -68,15 +68,20 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
         quantized::tracked::<C>(x, weight, bias, activation, products)
     }
 
-    fn fused_logits(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn fused_logits(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        products: Products,
+    ) -> FloatTensor<Self> {
         let (x_tracked, weight_tracked) = (x.is_tracked(), weight.is_tracked());
         let ((x, x_node), (weight, weight_node)) = (x.into_parts(), weight.into_parts());
         let (x, weight) = (dense(x), dense(weight));
         let state = LogitsState {
             x: weight_tracked.then(|| x.clone()),
             weight: x_tracked.then(|| weight.clone()),
+            products,
         };
-        let out = Flex::fused_logits(x, weight);
+        let out = Flex::fused_logits(x, weight, products);
         match LogitsBackward
             .prepare::<C>([x_node, weight_node])
             .compute_bound()
@@ -94,11 +99,12 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
         bias: FloatTensor<Self>,
         heads: usize,
         dropout: Option<DropoutSeed>,
+        products: Products,
     ) -> FloatTensor<Self> {
         let ((query, query_node), (key, key_node), (value, value_node)) =
             (query.into_parts(), key.into_parts(), value.into_parts());
         let tensors = [query, key, value, bias.into_primitive()];
-        let inputs = AttentionInputs::new(tensors, heads, dropout);
+        let inputs = AttentionInputs::new(tensors, heads, dropout, products);
         let (out, logs) = inputs.attention().forward();
         let out = tensor(out, inputs.query.layout().shape().clone());
         match AttentionBackward
@@ -216,7 +222,7 @@ impl Backward<Flex, 3> for LinearBackward {
             grads.register::<Flex>(node.id, tensor(x_grad, Shape::from([rows, inputs])));
         }
         if let (Some(node), Some(x)) = (weight_node, &state.x) {
-            let weight_grad = linear::weight_grad(numbers(x), grad, state.dims);
+            let weight_grad = linear::weight_grad(numbers(x), grad, state.dims, state.products);
             grads.register::<Flex>(node.id, tensor(weight_grad, Shape::from(state.dims)));
         }
         if let Some(node) = bias_node {
@@ -233,6 +239,7 @@ struct LogitsBackward;
 struct LogitsState {
     x: Option<FlexTensor>,
     weight: Option<FlexTensor>,
+    products: Products,
 }
 
 impl Backward<Flex, 2> for LogitsBackward {
@@ -245,12 +252,12 @@ impl Backward<Flex, 2> for LogitsBackward {
         let [x_node, weight_node] = ops.parents;
         if let (Some(node), Some(weight)) = (x_node, &ops.state.weight) {
             let dims: [usize; 2] = weight.layout().shape().dims();
-            let x_grad = linear::forward(grad, Weights::of(weight), dims, Products::F32);
+            let x_grad = linear::forward(grad, Weights::of(weight), dims, ops.state.products);
             grads.register::<Flex>(node.id, tensor(x_grad, Shape::from([rows, dims[1]])));
         }
         if let (Some(node), Some(x)) = (weight_node, &ops.state.x) {
             let dims = [vocabulary, x.layout().shape()[1]];
-            let weight_grad = linear::weight_grad(grad, numbers(x), dims);
+            let weight_grad = linear::weight_grad(grad, numbers(x), dims, ops.state.products);
             grads.register::<Flex>(node.id, tensor(weight_grad, Shape::from(dims)));
         }
     }

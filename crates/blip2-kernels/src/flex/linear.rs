@@ -5,7 +5,7 @@ use rayon::prelude::*;
 #[cfg(target_arch = "x86_64")]
 use super::bf16;
 use super::few_rows;
-use super::matrix::{Matrix, MatrixMut, Threads, product};
+use super::matrix::{How, Matrix, MatrixMut, Threads, product};
 use super::vector::task_len;
 use super::weights::Weights;
 use crate::Products;
@@ -13,6 +13,12 @@ use crate::Products;
 /// Numbers of a matrix in half precision that are widened at once: 1 MiB in f32, which stays in a
 /// core's cache.
 const BLOCK: usize = 1 << 18;
+
+/// How a block is multiplied.
+const SHARED: How = How {
+    threads: Threads::All,
+    products: Products::F32,
+};
 
 /// `x · weight`: rows of `inputs` numbers and `[inputs, outputs]`.
 ///
@@ -25,12 +31,19 @@ pub fn forward(
     products: Products,
 ) -> Vec<f32> {
     let rows = x.len() / inputs;
-    if rows <= few_rows::MOST {
-        return few_rows::forward(x, weight, [inputs, outputs]);
-    }
+    let few = rows <= few_rows::MOST;
     #[cfg(target_arch = "x86_64")]
     if products == Products::BF16 && bf16::available() {
-        return bf16::forward(x, weight, [inputs, outputs]);
+        match (few, weight) {
+            (true, Weights::BF16(weight)) => {
+                return bf16::few_rows::forward(x, weight, [inputs, outputs]);
+            }
+            (true, _) => {}
+            (false, _) => return bf16::forward(x, weight, [inputs, outputs]),
+        }
+    }
+    if few {
+        return few_rows::forward(x, weight, [inputs, outputs]);
     }
     if let Weights::F32(weight) = weight {
         let (x, weight) = (Matrix::dense(x, inputs), Matrix::dense(weight, outputs));
@@ -41,7 +54,7 @@ pub fn forward(
         let columns = block.len() / outputs;
         let x = Matrix::strided(&x[first..], [rows, columns], inputs);
         let block = Matrix::dense(block, outputs);
-        MatrixMut::dense(&mut out, outputs).add(1.0, x, block, Threads::All);
+        MatrixMut::dense(&mut out, outputs).add(1.0, x, block, SHARED);
     });
     out
 }
@@ -55,12 +68,19 @@ pub fn forward_transposed(
     products: Products,
 ) -> Vec<f32> {
     let rows = x.len() / inputs;
-    if rows <= few_rows::MOST {
-        return few_rows::forward_transposed(x, weight, [outputs, inputs]);
-    }
+    let few = rows <= few_rows::MOST;
     #[cfg(target_arch = "x86_64")]
     if products == Products::BF16 && bf16::available() {
-        return bf16::forward_transposed(x, weight, [outputs, inputs]);
+        match (few, weight) {
+            (true, Weights::BF16(weight)) => {
+                return bf16::few_rows::forward_transposed(x, weight, [outputs, inputs]);
+            }
+            (true, _) => {}
+            (false, _) => return bf16::forward_transposed(x, weight, [outputs, inputs]),
+        }
+    }
+    if few {
+        return few_rows::forward_transposed(x, weight, [outputs, inputs]);
     }
     if let Weights::F32(weight) = weight {
         let (x, weight) = (Matrix::dense(x, inputs), Matrix::dense(weight, inputs));
@@ -71,18 +91,22 @@ pub fn forward_transposed(
         let columns = block.len() / inputs;
         let x = Matrix::dense(x, inputs);
         let block = Matrix::dense(block, inputs).transposed();
-        MatrixMut::strided(&mut out[first..], [rows, columns], outputs).set(
-            1.0,
-            x,
-            block,
-            Threads::All,
-        );
+        MatrixMut::strided(&mut out[first..], [rows, columns], outputs).set(1.0, x, block, SHARED);
     });
     out
 }
 
 /// The gradient of a weight `[inputs, outputs]`: `xᵀ · grads`.
-pub fn weight_grad(x: &[f32], grads: &[f32], [inputs, outputs]: [usize; 2]) -> Vec<f32> {
+pub fn weight_grad(
+    x: &[f32],
+    grads: &[f32],
+    [inputs, outputs]: [usize; 2],
+    products: Products,
+) -> Vec<f32> {
+    #[cfg(target_arch = "x86_64")]
+    if products == Products::BF16 && bf16::available() {
+        return bf16::weight_grad(x, grads, [inputs, outputs]);
+    }
     let x = Matrix::dense(x, inputs).transposed();
     product(x, Matrix::dense(grads, outputs), Threads::All)
 }

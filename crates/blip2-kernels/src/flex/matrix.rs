@@ -4,17 +4,21 @@
 
 use gemm::Parallelism;
 
+#[cfg(target_arch = "x86_64")]
+use super::bf16;
+use crate::Products;
+
 /// From this many multiplications on, a product is shared out among threads.
 const SHARED: usize = 1 << 20;
 
 /// A matrix inside a slice.
 #[derive(Debug, Clone, Copy)]
 pub struct Matrix<'a> {
-    numbers: &'a [f32],
-    rows: usize,
-    columns: usize,
-    row_stride: usize,
-    column_stride: usize,
+    pub(super) numbers: &'a [f32],
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    pub(super) row_stride: usize,
+    pub(super) column_stride: usize,
 }
 
 impl<'a> Matrix<'a> {
@@ -56,6 +60,15 @@ pub enum Threads {
     All,
 }
 
+/// How a product is computed.
+#[derive(Debug, Clone, Copy)]
+pub struct How {
+    /// By whom.
+    pub threads: Threads,
+    /// In what precision.
+    pub products: Products,
+}
+
 /// A matrix to write to.
 #[derive(Debug)]
 pub struct MatrixMut<'a> {
@@ -85,24 +98,29 @@ impl<'a> MatrixMut<'a> {
     }
 
     /// Becomes `scale · left · right`.
-    pub fn set(self, scale: f32, left: Matrix<'_>, right: Matrix<'_>, threads: Threads) {
-        self.product(false, scale, left, right, threads);
+    pub fn set(self, scale: f32, left: Matrix<'_>, right: Matrix<'_>, how: How) {
+        self.product(false, scale, left, right, how);
     }
 
     /// Adds `scale · left · right`.
-    pub fn add(self, scale: f32, left: Matrix<'_>, right: Matrix<'_>, threads: Threads) {
-        self.product(true, scale, left, right, threads);
+    pub fn add(self, scale: f32, left: Matrix<'_>, right: Matrix<'_>, how: How) {
+        self.product(true, scale, left, right, how);
     }
 
-    fn product(
-        self,
-        keep: bool,
-        scale: f32,
-        left: Matrix<'_>,
-        right: Matrix<'_>,
-        threads: Threads,
-    ) {
+    fn product(self, keep: bool, scale: f32, left: Matrix<'_>, right: Matrix<'_>, how: How) {
         assert_eq!([left.rows, right.columns], [self.rows, self.columns]);
+        #[cfg(target_arch = "x86_64")]
+        if how.products == Products::BF16 && bf16::available() {
+            let output = bf16::Output {
+                numbers: self.numbers.as_mut_ptr(),
+                row_stride: self.row_stride,
+                keep,
+                scale,
+            };
+            // SAFETY: as below, and the processor can.
+            unsafe { bf16::product_to(output, left, bf16::Right::of(right), how.threads) };
+            return;
+        }
         // SAFETY: `self` borrows its numbers alone, and `strided` has made sure that all of them lie
         // in the slice.
         unsafe {
@@ -113,7 +131,7 @@ impl<'a> MatrixMut<'a> {
                 scale,
                 left,
                 right,
-                threads,
+                how.threads,
             );
         }
     }
@@ -208,7 +226,11 @@ mod tests {
         let expected = [5.0, 14.0, 14.0, 41.0];
         assert_eq!(product(left, left.transposed(), Threads::All), expected);
         let mut out = [1.0; 5];
-        MatrixMut::strided(&mut out, [2, 2], 3).add(2.0, left, left.transposed(), Threads::One);
+        let how = How {
+            threads: Threads::One,
+            products: Products::F32,
+        };
+        MatrixMut::strided(&mut out, [2, 2], 3).add(2.0, left, left.transposed(), how);
         assert_eq!(out, [11.0, 29.0, 1.0, 29.0, 83.0]);
         let nothing = Matrix::strided(&[], [2, 0], 0);
         let zeros = product(nothing, Matrix::strided(&[], [0, 3], 3), Threads::One);

@@ -51,7 +51,11 @@ pub trait Kernels: Backend {
     ) -> FloatTensor<Self>;
 
     /// `x · weightᵀ`: `[rows, width]`, `[vocabulary, width]`.
-    fn fused_logits(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn fused_logits(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        products: Products,
+    ) -> FloatTensor<Self>;
 
     /// Attention of `[batch, queries, width]` to `[batch, keys, width]` twice; `bias` is broadcast to
     /// `[batch, heads, queries, keys]`.
@@ -62,6 +66,7 @@ pub trait Kernels: Backend {
         bias: FloatTensor<Self>,
         heads: usize,
         dropout: Option<DropoutSeed>,
+        products: Products,
     ) -> FloatTensor<Self>;
 
     /// Layer norm over the last dimension.
@@ -120,13 +125,12 @@ impl Kernels for Flex {
         tensor(out, shape)
     }
 
-    fn fused_logits(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
+    fn fused_logits(x: FlexTensor, weight: FlexTensor, products: Products) -> FlexTensor {
         let x = dense(x);
         let weight = dense(weight);
         let shape = [x.layout().shape()[0], weight.layout().shape()[0]];
         let dims = weight.layout().shape().dims();
-        let out =
-            linear::forward_transposed(numbers(&x), Weights::of(&weight), dims, Products::F32);
+        let out = linear::forward_transposed(numbers(&x), Weights::of(&weight), dims, products);
         tensor(out, Shape::from(shape))
     }
 
@@ -137,8 +141,9 @@ impl Kernels for Flex {
         bias: FlexTensor,
         heads: usize,
         dropout: Option<DropoutSeed>,
+        products: Products,
     ) -> FlexTensor {
-        let inputs = AttentionInputs::new([query, key, value, bias], heads, dropout);
+        let inputs = AttentionInputs::new([query, key, value, bias], heads, dropout, products);
         let (out, _) = inputs.attention().forward();
         tensor(out, inputs.query.layout().shape().clone())
     }
@@ -210,6 +215,7 @@ struct AttentionInputs {
     bias: Option<FlexTensor>,
     heads: usize,
     dropout: Option<DropoutSeed>,
+    products: Products,
 }
 
 impl AttentionInputs {
@@ -217,6 +223,7 @@ impl AttentionInputs {
         [query, key, value, bias]: [FlexTensor; 4],
         heads: usize,
         dropout: Option<DropoutSeed>,
+        products: Products,
     ) -> Self {
         let adds = bias.layout().num_elements() > 0;
         Self {
@@ -226,6 +233,7 @@ impl AttentionInputs {
             bias: adds.then(|| dense_rows(bias)),
             heads,
             dropout,
+            products,
         }
     }
 
@@ -271,6 +279,7 @@ impl AttentionInputs {
             value: rows(&self.value),
             bias,
             dropout: self.dropout,
+            products: self.products,
         }
     }
 }

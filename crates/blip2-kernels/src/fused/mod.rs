@@ -58,7 +58,11 @@ pub fn linear(
 
 /// See [`crate::tied_logits`].
 pub fn logits(x: Tensor<2>, embedding: Tensor<2>) -> Tensor<2> {
-    let out = Dispatch::fused_logits(x.into_dispatch(), embedding.into_dispatch());
+    let out = Dispatch::fused_logits(
+        x.into_dispatch(),
+        embedding.into_dispatch(),
+        Products::current(),
+    );
     Tensor::from_dispatch(out)
 }
 
@@ -82,6 +86,7 @@ pub fn attention(
         bias.into_dispatch(),
         heads,
         dropout,
+        Products::current(),
     );
     Tensor::from_dispatch(out)
 }

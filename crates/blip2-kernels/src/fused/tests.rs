@@ -9,6 +9,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod products;
+
 /// Relative to the largest number of a result, or to 1: sums of at most 300 f32 terms near 1 in another order.
 const TOLERANCE: f32 = 1e-5;
 
@@ -287,56 +289,6 @@ fn few_rows_do_not_depend_on_each_other() {
         assert_eq!(alone[..70], all[70 * row..70 * (row + 1)], "{row}");
         assert_eq!(alone[70..], all[70 * (11 + row)..70 * (12 + row)], "{row}");
     }
-}
-
-/// With products in bfloat16, a layer gives what f32 products of the rounded numbers give (on processors
-/// without them, of the numbers themselves), whatever the weights are kept in.
-#[test]
-fn products_in_bfloat16_round_both_sides() {
-    let rounded = |x: Tensor<2>| x.cast(FloatDType::BF16).cast(FloatDType::F32);
-    for [rows, inputs, outputs] in [[70, 33, 49], [131, 64, 48], [40, 1, 1], [64, 200, 150]] {
-        let x = random([rows, inputs]).inner();
-        let weight = random([inputs, outputs]).inner();
-        let slope = random([rows, outputs]).inner();
-        let run = |weight: Tensor<2>, products: Products| {
-            let leaf = Tensor::from_inner(x.clone()).require_grad();
-            let out = products
-                .during(|| linear(leaf.clone().unsqueeze(), weight, None, Activation::None));
-            let out = out.squeeze_dim::<2>(0);
-            let value = out.clone().inner();
-            let grads = (out * Tensor::from_inner(slope.clone())).sum().backward();
-            (value, leaf.grad(&grads).expect("a gradient"))
-        };
-        let narrow = weight.clone().cast(FloatDType::BF16);
-        let (value, grad) = run(weight.clone(), Products::BF16);
-        let (narrow_value, narrow_grad) = run(narrow, Products::BF16);
-        assert_close(
-            value.clone().into_data(),
-            narrow_value.into_data(),
-            "value, narrow",
-        );
-        assert_close(
-            grad.clone().into_data(),
-            narrow_grad.into_data(),
-            "gradient, narrow",
-        );
-        let (plain, plain_grad) = run(weight.clone(), Products::F32);
-        let (exact, exact_grad) = match value
-            .clone()
-            .equal(plain.clone())
-            .all()
-            .into_scalar::<bool>()
-        {
-            true => (plain, plain_grad),
-            false => (
-                rounded(x.clone()).matmul(rounded(weight.clone())),
-                rounded(slope.clone()).matmul(rounded(weight.clone()).transpose()),
-            ),
-        };
-        assert_close(value.into_data(), exact.into_data(), "value");
-        assert_close(grad.into_data(), exact_grad.into_data(), "gradient");
-    }
-    assert_eq!(Products::current(), Products::F32);
 }
 
 #[test]

@@ -58,7 +58,7 @@ impl TowerDType {
     }
 }
 
-/// In what precision the towers multiply.
+/// In what precision the model multiplies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum TowerProducts {
     /// 32 bits.
@@ -69,13 +69,14 @@ pub(super) enum TowerProducts {
 
 impl TowerProducts {
     fn compute(self) -> TowerCompute {
-        let both = match self {
+        let compute = match self {
             Self::F32 => Compute::F32,
             Self::Bf16 => Compute::BF16,
         };
         TowerCompute {
-            vision_backbone: both,
-            text_backbone: both,
+            vision_backbone: compute,
+            multimodal_backbone: compute,
+            text_backbone: compute,
         }
     }
 }
