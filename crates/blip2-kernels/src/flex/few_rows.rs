@@ -1,9 +1,10 @@
 //! Products of a few rows, as when captions grow token by token: each weight is read from memory once and
 //! used for all rows. A general product would first copy the weights into an order of its own.
 
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::vector::{LANES, Vectorized, vectorized};
+use super::vector::{LANES, prefetch};
 use super::weights::Weights;
 
 /// The most rows that are better off here.
@@ -12,7 +13,10 @@ pub const MOST: usize = 24;
 /// Rows that share one look at a weight.
 const GROUP: usize = 8;
 /// Rows of weights that are added at once.
-const INPUTS: usize = 4;
+const INPUTS: usize = 8;
+/// Columns of a task: enough to be read in one go, and few enough for their sums to stay in a core's first
+/// cache.
+const COLUMNS: std::ops::RangeInclusive<usize> = 64..=512;
 /// Weights that one task reads, and that it looks at together.
 const TASK: usize = 1 << 15;
 const PIECE: usize = 1 << 12;
@@ -21,8 +25,10 @@ const PIECE: usize = 1 << 12;
 pub fn forward(x: &[f32], weight: Weights<'_>, [inputs, outputs]: [usize; 2]) -> Vec<f32> {
     let rows = x.len() / inputs;
     // Columns of a task; sums do not depend on them.
-    let tasks = 2 * rayon::current_num_threads();
-    let columns = outputs.div_ceil(tasks).next_multiple_of(LANES).min(512);
+    let columns = outputs.div_ceil(rayon::current_num_threads());
+    let columns = columns
+        .next_multiple_of(LANES)
+        .clamp(*COLUMNS.start(), *COLUMNS.end());
     let parts: Vec<Vec<f32>> = (0..outputs.div_ceil(columns))
         .into_par_iter()
         .map_init(
@@ -39,9 +45,13 @@ pub fn forward(x: &[f32], weight: Weights<'_>, [inputs, outputs]: [usize; 2]) ->
                         index += 1;
                         weight.widened(start..start + columns, room)
                     });
-                    vectorized(AddScaled {
+                    Arch::new().dispatch(AddScaled {
                         sums: &mut sums,
                         weights,
+                        next: std::array::from_fn(|row| {
+                            let start = (input + INPUTS + row) * outputs + first;
+                            weight.at_hand(start..start + columns)
+                        }),
                         x: &x[input..],
                         inputs,
                         count: INPUTS.min(inputs - input),
@@ -67,6 +77,8 @@ struct AddScaled<'a> {
     /// As many for each row as there are weights in a row.
     sums: &'a mut [f32],
     weights: [&'a [f32]; INPUTS],
+    /// The weights that come after them, to be fetched meanwhile.
+    next: [Option<&'a [f32]>; INPUTS],
     /// The first row's numbers; those of other rows are `inputs` apart.
     x: &'a [f32],
     inputs: usize,
@@ -74,21 +86,66 @@ struct AddScaled<'a> {
     count: usize,
 }
 
-impl Vectorized for AddScaled<'_> {
+impl WithSimd for AddScaled<'_> {
+    type Output = ();
+
     #[inline(always)]
-    fn run(self) {
-        let [a, b, c, d] = self.weights;
-        let columns = a.len();
-        let (b, c, d) = (&b[..columns], &c[..columns], &d[..columns]);
-        let rows = self.sums.chunks_exact_mut(columns);
-        for (sums, x) in rows.zip(self.x.chunks(self.inputs)) {
-            let mut factors = [0.0; INPUTS];
-            factors[..self.count].copy_from_slice(&x[..self.count]);
-            for (column, sum) in sums.iter_mut().enumerate() {
-                *sum += factors[0] * a[column];
-                *sum += factors[1] * b[column];
-                *sum += factors[2] * c[column];
-                *sum += factors[3] * d[column];
+    fn with_simd<S: Simd>(self, simd: S) {
+        let columns = self.weights[0].len();
+        let groups = self.sums.chunks_mut(GROUP * columns);
+        for (sums, x) in groups.zip(self.x.chunks(GROUP * self.inputs)) {
+            let mut factors = [[0.0; INPUTS]; GROUP];
+            for (factors, x) in factors.iter_mut().zip(x.chunks(self.inputs)) {
+                factors[..self.count].copy_from_slice(&x[..self.count]);
+            }
+            match sums.len() / columns {
+                1 => add::<S, 1>(simd, self.weights, self.next, &factors, sums),
+                2 => add::<S, 2>(simd, self.weights, self.next, &factors, sums),
+                3 => add::<S, 3>(simd, self.weights, self.next, &factors, sums),
+                4 => add::<S, 4>(simd, self.weights, self.next, &factors, sums),
+                5 => add::<S, 5>(simd, self.weights, self.next, &factors, sums),
+                6 => add::<S, 6>(simd, self.weights, self.next, &factors, sums),
+                7 => add::<S, 7>(simd, self.weights, self.next, &factors, sums),
+                _ => add::<S, GROUP>(simd, self.weights, self.next, &factors, sums),
+            }
+        }
+    }
+}
+
+/// A vector of columns after the other: its weights meet all rows in the registers.
+#[inline(always)]
+fn add<S: Simd, const ROWS: usize>(
+    simd: S,
+    weights: [&[f32]; INPUTS],
+    next: [Option<&[f32]>; INPUTS],
+    factors: &[[f32; INPUTS]; GROUP],
+    sums: &mut [f32],
+) {
+    let columns = weights[0].len();
+    let weights = weights.map(|weights| S::as_simd_f32s(&weights[..columns]));
+    let vectors = columns / S::F32_LANES;
+    let whole = weights.map(|(whole, _)| &whole[..vectors]);
+    for index in 0..vectors {
+        for next in next.iter().flatten() {
+            prefetch(next, index * S::F32_LANES);
+        }
+        let weights = whole.map(|weights| weights[index]);
+        for (row, factors) in factors.iter().enumerate().take(ROWS) {
+            let sums = &mut sums[row * columns..][..columns];
+            let sum = &mut S::as_mut_simd_f32s(sums).0[index];
+            let mut total = *sum;
+            for (factor, weights) in factors.iter().zip(weights) {
+                let factor = simd.splat_f32s(*factor);
+                total = simd.add_f32s(total, simd.mul_f32s(factor, weights));
+            }
+            *sum = total;
+        }
+    }
+    for (row, factors) in factors.iter().enumerate().take(ROWS) {
+        let sums = &mut sums[row * columns..][vectors * S::F32_LANES..columns];
+        for (column, sum) in sums.iter_mut().enumerate() {
+            for (factor, (_, rest)) in factors.iter().zip(weights) {
+                *sum += factor * rest[column];
             }
         }
     }
@@ -102,18 +159,25 @@ pub fn forward_transposed(
 ) -> Vec<f32> {
     let rows = x.len() / inputs;
     let task = (TASK / inputs).max(1);
+    let groups: Vec<Group> = x
+        .chunks(GROUP * inputs)
+        .map(|x| Group::new(x, inputs))
+        .collect();
+    // In pieces that fit a core's first cache, should they be widened.
+    let piece = match weight {
+        Weights::F32(_) => task,
+        _ => (PIECE / inputs).max(1),
+    };
     // `[outputs, rows]`, so that each task has a part of its own.
     let mut dots = vec![0.0; outputs * rows];
     dots.par_chunks_mut(task * rows)
         .enumerate()
         .for_each_init(Vec::new, |room, (index, dots)| {
-            // In pieces that fit a core's first cache, should they be widened.
-            let piece = (PIECE / inputs).max(1);
             for (part, dots) in dots.chunks_mut(piece * rows).enumerate() {
                 let start = (index * task + part * piece) * inputs;
                 let len = dots.len() / rows * inputs;
-                vectorized(Dots {
-                    x,
+                Arch::new().dispatch(Dots {
+                    groups: &groups,
                     weights: weight.widened(start..start + len, room),
                     dots,
                     inputs,
@@ -131,61 +195,112 @@ pub fn forward_transposed(
     out
 }
 
-/// The products of every row of `x` with every row of weights.
+/// Some rows, sixteen numbers of each after those of the one before.
+struct Group {
+    /// `[inputs / 16, rows, 16]`
+    vectors: Vec<f32>,
+    /// What is left of each row.
+    rests: Vec<Vec<f32>>,
+}
+
+impl Group {
+    fn new(x: &[f32], inputs: usize) -> Self {
+        let whole = inputs / LANES * LANES;
+        let rows = || x.chunks_exact(inputs);
+        let vector = |start: usize| rows().flat_map(move |row| &row[start..start + LANES]);
+        Self {
+            vectors: (0..whole)
+                .step_by(LANES)
+                .flat_map(vector)
+                .copied()
+                .collect(),
+            rests: rows().map(|row| row[whole..].to_vec()).collect(),
+        }
+    }
+}
+
+/// The products of every row with every row of weights.
 struct Dots<'a> {
-    x: &'a [f32],
+    groups: &'a [Group],
     weights: &'a [f32],
     /// `[weights, rows]`
     dots: &'a mut [f32],
     inputs: usize,
 }
 
-impl Vectorized for Dots<'_> {
+impl WithSimd for Dots<'_> {
+    type Output = ();
+
     #[inline(always)]
-    fn run(self) {
-        let rows = self.x.len() / self.inputs;
-        let outputs = self.dots.chunks_exact_mut(rows);
-        for (weights, dots) in self.weights.chunks_exact(self.inputs).zip(outputs) {
-            let groups = dots.chunks_mut(GROUP);
-            for (x, dots) in self.x.chunks(GROUP * self.inputs).zip(groups) {
-                match dots.len() {
-                    1 => group::<1>(x, weights, dots),
-                    2 => group::<2>(x, weights, dots),
-                    3 => group::<3>(x, weights, dots),
-                    4 => group::<4>(x, weights, dots),
-                    5 => group::<5>(x, weights, dots),
-                    6 => group::<6>(x, weights, dots),
-                    7 => group::<7>(x, weights, dots),
-                    _ => group::<GROUP>(x, weights, dots),
-                }
-            }
+    fn with_simd<S: Simd>(self, simd: S) {
+        // Sums run over sixteen lanes, however many of them a vector has.
+        match LANES / S::F32_LANES {
+            1 => self.groups::<S, 1>(simd),
+            2 => self.groups::<S, 2>(simd),
+            4 => self.groups::<S, 4>(simd),
+            _ => self.groups::<pulp::Scalar, LANES>(pulp::Scalar::new()),
         }
     }
 }
 
-/// The products of `ROWS` rows with one row of weights. Each sum runs in the same order whatever `ROWS` is.
-#[inline(always)]
-fn group<const ROWS: usize>(x: &[f32], weights: &[f32], dots: &mut [f32]) {
-    let inputs = weights.len();
-    let mut sums = [[0.0f32; LANES]; ROWS];
-    let whole = inputs / LANES * LANES;
-    for start in (0..whole).step_by(LANES) {
-        let weights = &weights[start..start + LANES];
-        for (row, sums) in sums.iter_mut().enumerate() {
-            let x = &x[row * inputs + start..][..LANES];
-            for lane in 0..LANES {
-                sums[lane] += x[lane] * weights[lane];
+impl Dots<'_> {
+    #[inline(always)]
+    fn groups<S: Simd, const PARTS: usize>(self, simd: S) {
+        let rows = self.groups.iter().map(|group| group.rests.len()).sum();
+        let mut weights = self.weights;
+        for dots in self.dots.chunks_exact_mut(rows) {
+            for (group, dots) in self.groups.iter().zip(dots.chunks_mut(GROUP)) {
+                let inputs = self.inputs;
+                match dots.len() {
+                    1 => group.dots::<S, PARTS, 1>(simd, weights, inputs, dots),
+                    2 => group.dots::<S, PARTS, 2>(simd, weights, inputs, dots),
+                    3 => group.dots::<S, PARTS, 3>(simd, weights, inputs, dots),
+                    4 => group.dots::<S, PARTS, 4>(simd, weights, inputs, dots),
+                    5 => group.dots::<S, PARTS, 5>(simd, weights, inputs, dots),
+                    6 => group.dots::<S, PARTS, 6>(simd, weights, inputs, dots),
+                    7 => group.dots::<S, PARTS, 7>(simd, weights, inputs, dots),
+                    _ => group.dots::<S, PARTS, GROUP>(simd, weights, inputs, dots),
+                }
             }
+            weights = &weights[self.inputs..];
         }
     }
-    for (row, (sums, dot)) in sums.iter().zip(dots).enumerate() {
-        let mut total = 0.0;
-        for sum in sums {
-            total += sum;
+}
+
+impl Group {
+    /// The products of `ROWS` rows with the first of the rows of weights. Each sum runs in the same order
+    /// whatever `ROWS` is.
+    #[inline(always)]
+    fn dots<S: Simd, const PARTS: usize, const ROWS: usize>(
+        &self,
+        simd: S,
+        weights: &[f32],
+        inputs: usize,
+        dots: &mut [f32],
+    ) {
+        let whole = inputs / LANES * LANES;
+        let vectors = S::as_simd_f32s(&weights[..whole]).0.chunks_exact(PARTS);
+        let rows = S::as_simd_f32s(&self.vectors).0.chunks_exact(PARTS * ROWS);
+        let mut sums = [[simd.splat_f32s(0.0); PARTS]; ROWS];
+        for (vectors, rows) in vectors.zip(rows) {
+            for (sums, row) in sums.iter_mut().zip(rows.chunks_exact(PARTS)) {
+                for ((sum, x), weights) in sums.iter_mut().zip(row).zip(vectors) {
+                    *sum = simd.add_f32s(*sum, simd.mul_f32s(*x, *weights));
+                }
+            }
         }
-        for (x, weight) in x[row * inputs + whole..].iter().zip(&weights[whole..]) {
-            total += x * weight;
+        for ((mut parts, rest), dot) in sums.into_iter().zip(&self.rests).zip(dots) {
+            let mut half = PARTS / 2;
+            while half > 0 {
+                for part in 0..half {
+                    parts[part] = simd.add_f32s(parts[part], parts[part + half]);
+                }
+                half /= 2;
+            }
+            // It halves the vector in the same way.
+            let total = simd.reduce_sum_f32s(parts[0]);
+            let rest = rest.iter().zip(&weights[whole..inputs]);
+            *dot = rest.fold(total, |sum, (x, weight)| sum + x * weight);
         }
-        *dot = total;
     }
 }

@@ -34,6 +34,23 @@ pub fn task_len(columns: usize) -> usize {
     (TASK / columns.max(1)).max(1) * columns.max(1)
 }
 
+/// Asks for the number at `index` to be brought near, if it exists: what is read in an order that the
+/// processor does not guess.
+#[inline(always)]
+pub fn prefetch(numbers: &[f32], index: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(number) = numbers.get(index) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        #[expect(unsafe_code, reason = "an instruction of the processor")]
+        // SAFETY: it reads nothing that could be seen.
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(number).cast());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (numbers, index);
+}
+
 /// Lanes of sums and maxima. Fixed, so that every processor adds in the same order.
 pub const LANES: usize = 16;
 

@@ -56,6 +56,14 @@ impl<'a> Weights<'a> {
         }
     }
 
+    /// Those of `range`, if they are there and in f32.
+    pub fn at_hand(&self, range: Range<usize>) -> Option<&'a [f32]> {
+        match self {
+            Self::F32(numbers) => numbers.get(range),
+            _ => None,
+        }
+    }
+
     /// Those of `range` in f32; widened into `room` if they are narrower.
     pub fn widened<'b>(&'b self, range: Range<usize>, room: &'b mut Vec<f32>) -> &'b [f32] {
         // What is there already is written over.
