@@ -49,7 +49,7 @@ pub enum Compute {
 }
 
 impl Compute {
-    fn is_f32(&self) -> bool {
+    pub(crate) fn is_f32(&self) -> bool {
         *self == Self::F32
     }
 

@@ -5,9 +5,9 @@ mod fixture;
 
 use std::collections::BTreeMap;
 
-use blip2::Blip2Caption;
 use blip2::checkpoint::Import;
 use blip2::checkpoint::names::{Address, Layout, Part};
+use blip2::{Blip2Caption, Compute, TowerCompute};
 use blip2_data::CaptionSample;
 use blip2_lm::{CausalLm, GenerationConfig};
 use burn::module::{Module, ModuleVisitor, Param};
@@ -92,41 +92,68 @@ fn samples(expected: &Expected, captions: &[String]) -> Vec<CaptionSample> {
 
 #[test]
 fn matches_transformers_gradients_of_queries_qformer_and_neck() {
-    let device = Device::default().autodiff();
     for name in MODELS {
-        let (expected, model, captions, images) = captioned(name, &device);
-        let losses = model.loss(images, &samples(&expected, &captions)).unwrap();
-        let gradients = losses.loss.backward();
-        let mut checked = 0;
-        let mut check = |part: Part, module: &dyn Fn(&mut Checker)| {
-            let mut checker = Checker {
-                part,
-                gradients: &gradients,
-                path: Vec::new(),
-                linear: Vec::new(),
-                found: BTreeMap::new(),
-            };
-            module(&mut checker);
-            for (key, gradient) in checker.found {
-                let key = format!("grad.{key}");
-                if expected.names("grad.").contains(&key) {
-                    gradient.check(&expected, &key);
-                    checked += 1;
-                }
-            }
-        };
-        check(Part::MultimodalBackbone, &|checker| {
-            model.multimodal_backbone.visit(checker)
-        });
-        check(Part::VisionNeck, &|checker| {
-            model.vision_neck.visit(checker)
-        });
-        assert_eq!(checked, expected.names("grad.").len(), "{name}");
-        assert!(
-            checked > 30,
-            "two layers with cross-attention or not, queries and neck"
-        );
+        check_gradients(name, Compute::F32, GRADIENT_TOLERANCE);
     }
+}
+
+/// Every product rounds both of its sides to eight bits. In models as small as these, gradients are small sums
+/// of large terms: `torch.autocast` moves the largest number of a gradient by 0.11 to 0.31 of itself from
+/// torch's f32 on them, and the loss by up to 6e-4. Measured here, on a processor that multiplies bfloat16:
+/// 0.15 and 4e-5.
+#[test]
+fn products_in_bfloat16_stay_near_transformers() {
+    let device = Device::default();
+    let (expected, model, captions, images) = captioned("plain", &device);
+    let model = model.with_compute(all(Compute::BF16));
+    let losses = model.loss(images, &samples(&expected, &captions)).unwrap();
+    expected.check("loss", losses.loss, 1e-3);
+    check_gradients("plain", Compute::BF16, 2.5e-1);
+}
+
+fn all(compute: Compute) -> TowerCompute {
+    TowerCompute {
+        vision_backbone: compute,
+        multimodal_backbone: compute,
+        text_backbone: compute,
+    }
+}
+
+fn check_gradients(name: &str, compute: Compute, tolerance: f64) {
+    let device = Device::default().autodiff();
+    let (expected, model, captions, images) = captioned(name, &device);
+    let model = model.with_compute(all(compute));
+    let losses = model.loss(images, &samples(&expected, &captions)).unwrap();
+    let gradients = losses.loss.backward();
+    let mut checked = 0;
+    let mut check = |part: Part, module: &dyn Fn(&mut Checker)| {
+        let mut checker = Checker {
+            part,
+            gradients: &gradients,
+            path: Vec::new(),
+            linear: Vec::new(),
+            found: BTreeMap::new(),
+        };
+        module(&mut checker);
+        for (key, gradient) in checker.found {
+            let key = format!("grad.{key}");
+            if expected.names("grad.").contains(&key) {
+                gradient.check(&expected, &key, tolerance);
+                checked += 1;
+            }
+        }
+    };
+    check(Part::MultimodalBackbone, &|checker| {
+        model.multimodal_backbone.visit(checker)
+    });
+    check(Part::VisionNeck, &|checker| {
+        model.vision_neck.visit(checker)
+    });
+    assert_eq!(checked, expected.names("grad.").len(), "{name}");
+    assert!(
+        checked > 30,
+        "two layers with cross-attention or not, queries and neck"
+    );
 }
 
 enum Gradient {
@@ -136,13 +163,13 @@ enum Gradient {
 }
 
 impl Gradient {
-    fn check(self, expected: &Expected, name: &str) {
+    fn check(self, expected: &Expected, name: &str, tolerance: f64) {
         match self {
             // A bias on attention's keys has no gradient: what is compared is rounding.
             Self::One(_) if name.ends_with("key.bias") => {}
-            Self::One(tensor) => expected.check(name, tensor, GRADIENT_TOLERANCE),
-            Self::Two(tensor) => expected.check(name, tensor, GRADIENT_TOLERANCE),
-            Self::Three(tensor) => expected.check(name, tensor, GRADIENT_TOLERANCE),
+            Self::One(tensor) => expected.check(name, tensor, tolerance),
+            Self::Two(tensor) => expected.check(name, tensor, tolerance),
+            Self::Three(tensor) => expected.check(name, tensor, tolerance),
         }
     }
 }

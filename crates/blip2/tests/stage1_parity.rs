@@ -111,6 +111,7 @@ fn config(same_image: SameImage) -> Blip2QformerConfig {
             }),
             ..QFormerConfig::bert_base(20)
         },
+        multimodal_compute: Compute::F32,
         bert: None,
         tokenizer: reference("vocab.txt"),
         embed_dim: 12,

@@ -7,7 +7,7 @@ use blip2_qformer::QFormerConfig;
 use blip2_vision::VisionConfig;
 use serde::{Deserialize, Serialize};
 
-use crate::{Blip2Error, InitConfig, TowerConfig};
+use crate::{Blip2Error, Compute, InitConfig, TowerConfig};
 
 /// The table `[stage1]` of an experiment's file; see [`Blip2Qformer`](super::Blip2Qformer). Names
 /// are those of `Blip2CaptionConfig` and of LAVIS's `Blip2Qformer`.
@@ -20,6 +20,10 @@ pub struct Blip2QformerConfig {
     pub ln_vision_eps: f64,
     /// The Q-Former with its text side.
     pub multimodal_backbone: QFormerConfig,
+    /// The precision in which Q-Former and heads multiply; their weights, gradients and optimizer state are
+    /// f32 in any case, as under `torch.autocast`.
+    #[serde(default, skip_serializing_if = "Compute::is_f32")]
+    pub multimodal_compute: Compute,
     /// A BERT of the Q-Former's dimensions (a folder or file of weights as transformers has
     /// `bert-base-uncased`) from which it starts, queries' feed-forward included; the queries and the
     /// cross-attention are new. Without it all is random.

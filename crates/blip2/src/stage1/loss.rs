@@ -51,28 +51,29 @@ impl Blip2Qformer {
                 || settings.same_image == SameImage::Positive
                     && samples[a].image_id == samples[b].image_id
         };
-        let keys = self
-            .multimodal_backbone
-            .image_keys(&self.normed_embeds(images));
-        let (query_output, states) = self.multimodal_backbone.forward_keys(&keys);
+        let embeds = self.normed_embeds(images);
+        settings.multimodal_compute.products().during(|| {
+            let keys = self.multimodal_backbone.image_keys(&embeds);
+            let (query_output, states) = self.multimodal_backbone.forward_keys(&keys);
 
-        let logits = self.contrast_logits(query_output, &texts);
-        let chosen = {
-            let values: Vec<f32> = logits.clone().inner().into_data().iter::<f32>().collect();
+            let logits = self.contrast_logits(query_output, &texts);
+            let chosen = {
+                let values: Vec<f32> = logits.clone().inner().into_data().iter::<f32>().collect();
+                let device = logits.device().inner();
+                negatives.choose(&values, texts.len(), same, &device)
+            };
+            let targets = contrast::targets(texts.len(), same, settings.label_smoothing);
             let device = logits.device().inner();
-            negatives.choose(&values, texts.len(), same, &device)
-        };
-        let targets = contrast::targets(texts.len(), same, settings.label_smoothing);
-        let device = logits.device().inner();
-        let loss_itc = contrast::loss(logits, targets, &device);
-        let loss_itm = self.matching_loss(&keys, &texts, &chosen);
-        let loss_lm = self.generation_loss(&texts, &states)?;
-        Ok(Stage1Losses {
-            loss: loss_itc.clone() + loss_itm.clone() + loss_lm.clone(),
-            loss_itc,
-            loss_itm,
-            loss_lm,
-            pairs: texts.len(),
+            let loss_itc = contrast::loss(logits, targets, &device);
+            let loss_itm = self.matching_loss(&keys, &texts, &chosen);
+            let loss_lm = self.generation_loss(&texts, &states)?;
+            Ok(Stage1Losses {
+                loss: loss_itc.clone() + loss_itm.clone() + loss_lm.clone(),
+                loss_itc,
+                loss_itm,
+                loss_lm,
+                pairs: texts.len(),
+            })
         })
     }
 

@@ -44,6 +44,7 @@ pub(crate) struct Settings {
     pub max_txt_len: usize,
     pub label_smoothing: f64,
     pub same_image: SameImage,
+    pub multimodal_compute: Compute,
 }
 
 /// Every dimension of the model.
@@ -162,6 +163,7 @@ impl Blip2QformerConfig {
             max_txt_len: self.max_txt_len,
             label_smoothing: self.label_smoothing,
             same_image: self.same_image,
+            multimodal_compute: self.multimodal_compute,
         };
         parts.assemble(settings, self.vision_backbone.compute)
     }

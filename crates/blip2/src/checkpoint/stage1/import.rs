@@ -150,6 +150,7 @@ impl Stage1Checkpoint {
             },
             label_smoothing: LABEL_SMOOTHING,
             same_image: SameImage::Negative,
+            multimodal_compute: Compute::F32,
         };
         parts.assemble(settings, Compute::F32)
     }
