@@ -184,8 +184,14 @@ pub fn forward_transposed(
                 });
             }
         });
-    let mut out = vec![0.0; rows * outputs];
-    out.par_chunks_exact_mut(outputs)
+    in_rows(&dots, rows)
+}
+
+/// `[outputs, rows]` to `[rows, outputs]`.
+pub fn in_rows(dots: &[f32], rows: usize) -> Vec<f32> {
+    let outputs = dots.len() / rows.max(1);
+    let mut out = vec![0.0; dots.len()];
+    out.par_chunks_exact_mut(outputs.max(1))
         .enumerate()
         .for_each(|(row, out)| {
             for (out, dots) in out.iter_mut().zip(dots.chunks_exact(rows)) {

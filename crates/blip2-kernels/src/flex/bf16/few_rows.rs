@@ -10,9 +10,9 @@ use std::arch::x86_64::{
 use burn::tensor::bf16;
 use rayon::prelude::*;
 
+use super::super::few_rows::in_rows;
 use super::super::matrix::{Matrix, Threads};
-use super::pack::LANES;
-use super::pack::Left;
+use super::pack::{LANES, Left};
 use super::tile::bfloats;
 
 /// Numbers of a vector.
@@ -167,15 +167,7 @@ pub fn forward_transposed(x: &[f32], weight: &[bf16], [outputs, inputs]: [usize;
                 }
             }
         });
-    let mut out = vec![0.0; rows * outputs];
-    out.par_chunks_exact_mut(outputs)
-        .enumerate()
-        .for_each(|(row, out)| {
-            for (out, dots) in out.iter_mut().zip(dots.chunks_exact(rows)) {
-                *out = dots[row];
-            }
-        });
-    out
+    in_rows(&dots, rows)
 }
 
 /// The products of `ROWS` rows with one row of weights.

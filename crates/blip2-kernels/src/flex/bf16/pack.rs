@@ -1,11 +1,11 @@
 //! Numbers rounded to bfloat16, two to a word.
 
 use std::arch::x86_64::{
-    __m256i, __m512i, _mm256_maskz_loadu_epi16, _mm256_setzero_si256, _mm512_cvtepu16_epi32,
-    _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh, _mm512_mask_storeu_epi32, _mm512_maskz_loadu_epi16,
-    _mm512_maskz_loadu_ps, _mm512_or_si512, _mm512_setzero_si512, _mm512_shuffle_i32x4,
-    _mm512_slli_epi32, _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
-    _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    __m256bh, __m256i, __m512bh, __m512i, _mm256_maskz_loadu_epi16, _mm256_setzero_si256,
+    _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh, _mm512_mask_storeu_epi32,
+    _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_ps, _mm512_or_si512, _mm512_setzero_si512,
+    _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_storeu_si512, _mm512_unpackhi_epi32,
+    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 
 use burn::tensor::bf16;
@@ -40,7 +40,7 @@ impl Numbers<'_> {
                 // bits without a meaning that could be broken.
                 unsafe {
                     let wide = _mm512_maskz_loadu_ps(mask, numbers.as_ptr());
-                    std::mem::transmute(_mm512_cvtneps_pbh(wide))
+                    std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(wide))
                 }
             }
             Self::BF16(numbers) => {
@@ -64,7 +64,7 @@ impl Numbers<'_> {
                     let second = numbers.as_ptr().add(lower);
                     let first = _mm512_maskz_loadu_ps(mask(lower), numbers.as_ptr());
                     let second = _mm512_maskz_loadu_ps(mask(len - lower), second);
-                    std::mem::transmute(_mm512_cvtne2ps_pbh(second, first))
+                    std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first))
                 }
             }
             Self::BF16(numbers) => {
