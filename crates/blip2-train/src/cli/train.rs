@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 
 use crate::RunError;
+use crate::plan::preflight;
 use crate::recipe_file;
 use crate::run::{RunFolder, StopSignal};
 use crate::train::Start;
@@ -28,15 +29,20 @@ pub(super) struct Args {
     out: Option<PathBuf>,
 }
 
-pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
+pub(super) fn run(args: Args, device: &Device, ignore_memory: bool) -> Result<(), RunError> {
     let start = match &args.resume {
-        Some(folder) => Start::resume(folder)?,
+        Some(folder) => {
+            let start = Start::resume(folder)?;
+            preflight::training(&start.recipe, device, ignore_memory)?;
+            start
+        }
         None => {
             let config = match args.config {
                 Some(config) => config,
                 None => default_config()?,
             };
             let recipe = recipe_file::read(&config, &args.set)?;
+            preflight::training(&recipe, device, ignore_memory)?;
             let out = args.out.unwrap_or_else(|| {
                 let name = config.file_stem().unwrap_or_default().to_string_lossy();
                 RunFolder::free_name(&name)
