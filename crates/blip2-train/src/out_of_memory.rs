@@ -11,7 +11,12 @@ use std::sync::RwLock;
 static LINE: RwLock<&'static str> = RwLock::new("out of memory");
 
 /// Words of backends and drivers for memory that ran out.
-const SIGNS: [&str; 4] = ["out of memory", "OutOfMemory", "OUT_OF_MEMORY", "not enough memory"];
+const SIGNS: [&str; 4] = [
+    "out of memory",
+    "OutOfMemory",
+    "OUT_OF_MEMORY",
+    "not enough memory",
+];
 
 /// Says what is to be said from now on if memory runs out.
 pub fn during(line: &str) {
@@ -56,7 +61,10 @@ fn checked(pointer: *mut u8) -> *mut u8 {
     pointer
 }
 
-#[allow(unsafe_code, reason = "an allocator can't be written otherwise; all four pass on what they get")]
+#[allow(
+    unsafe_code,
+    reason = "an allocator can't be written otherwise; all four pass on what they get"
+)]
 // SAFETY: every method is the system's, whose result is given back unless it is null.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {

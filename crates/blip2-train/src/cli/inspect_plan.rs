@@ -1,13 +1,13 @@
 //! `blip2 inspect --plan`.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use burn::tensor::Device;
 
 use super::{json, result_line};
 use crate::RunError;
 use crate::plan::devices::THIS;
-use crate::plan::{Plan, Settings, Workload};
+use crate::plan::{Plan, Settings, Workload, images};
 use crate::recipe_file;
 
 /// What a run of a config costs.
@@ -37,13 +37,18 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) fn run(args: Args, config: &PathBuf, device: &Device) -> Result<(), RunError> {
+pub(super) fn run(args: Args, config: &Path, device: &Device) -> Result<(), RunError> {
     let recipe = recipe_file::look_at(config, &args.set)?;
+    let image_seconds = match args.device_type == THIS {
+        true => images::seconds_an_image(&recipe, device),
+        false => None,
+    };
     let settings = Settings {
         device_type: args.device_type,
         bf16: args.bf16,
         items: args.train_images,
         watts: args.watts,
+        image_seconds,
     };
     let plan = Plan::new(Workload::new(&recipe, true)?, &settings, device)?;
     match args.json {

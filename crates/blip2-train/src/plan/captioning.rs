@@ -108,7 +108,11 @@ fn write(tape: &mut Tape, model: &Captioner, captions: &Captions, beams: usize, 
     // What earlier tokens left, in the order of the beams.
     let layers: Vec<Layer> = layers
         .into_iter()
-        .map(|layer| layer.each_ref().map(|x| tape.copied(&[x], rows * (tokens - 1), x.width)))
+        .map(|layer| {
+            layer
+                .each_ref()
+                .map(|x| tape.copied(&[x], rows * (tokens - 1), x.width))
+        })
         .collect();
     let layers: Vec<Layer> = match beams {
         1 => layers,

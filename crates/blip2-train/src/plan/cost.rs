@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use burn::tensor::Device;
 use serde::Serialize;
 
-use super::captioning;
 use super::devices::{DataSheet, THIS, data_sheet};
-use super::dry_run::{Kernels, Tape};
+use super::dry_run::Kernels;
 use super::fit::largest_batch;
 use super::machine::MainMemory;
 use super::memory::Memory;
 use super::model::Model;
 use super::probe::Speed;
+use super::run::Others;
 use super::work::{Direction, F32, Operation, Part, Precision, Work};
 use super::workload::Workload;
 use crate::RunError;
@@ -28,6 +28,8 @@ pub struct Settings {
     pub items: Option<usize>,
     /// Watts of the machine at hand.
     pub watts: Option<f64>,
+    /// Seconds in which the machine at hand reads an image, if it is to read any.
+    pub image_seconds: Option<f64>,
 }
 
 /// One part of a step, one way.
@@ -47,6 +49,20 @@ pub struct PartCost {
     pub bandwidth_seconds: f64,
     /// Seconds, operation by operation.
     pub seconds: f64,
+}
+
+impl PartCost {
+    fn nothing(part: Part, direction: Direction) -> Self {
+        Self {
+            part,
+            direction,
+            flops: 0.0,
+            bytes: 0.0,
+            compute_seconds: 0.0,
+            bandwidth_seconds: 0.0,
+            seconds: 0.0,
+        }
+    }
 }
 
 /// What the whole run takes.
@@ -102,7 +118,7 @@ pub struct Plan {
 }
 
 /// A device that is asked for seconds.
-enum Target {
+pub(super) enum Target {
     Sheet(&'static DataSheet),
     Here(Box<Speed>),
 }
@@ -126,7 +142,8 @@ impl Target {
     /// Seconds of `work` by part and direction.
     fn cost(&self, work: &BTreeMap<Work, usize>) -> Vec<PartCost> {
         let tracked = |part| {
-            let backward = |work: &&Work| work.part == part && work.direction == Direction::Backward;
+            let backward =
+                |work: &&Work| work.part == part && work.direction == Direction::Backward;
             work.keys().find(backward).is_some()
         };
         let mut parts: BTreeMap<(Part, Direction), PartCost> = BTreeMap::new();
@@ -136,15 +153,8 @@ impl Target {
                 direction,
                 operation,
             } = work;
-            let entry = parts.entry((part, direction)).or_insert(PartCost {
-                part,
-                direction,
-                flops: 0.0,
-                bytes: 0.0,
-                compute_seconds: 0.0,
-                bandwidth_seconds: 0.0,
-                seconds: 0.0,
-            });
+            let entry = parts.entry((part, direction));
+            let entry = entry.or_insert(PartCost::nothing(part, direction));
             let count = count as f64;
             let [compute, bandwidth, seconds] = self.times(&operation, tracked(part));
             entry.flops += count * operation.flops();
@@ -156,7 +166,7 @@ impl Target {
         parts.into_values().collect()
     }
 
-    fn seconds(&self, work: &BTreeMap<Work, usize>) -> f64 {
+    pub fn seconds(&self, work: &BTreeMap<Work, usize>) -> f64 {
         self.cost(work).iter().map(|part| part.seconds).sum()
     }
 }
@@ -178,18 +188,30 @@ impl Plan {
             false => Some(data_sheet(&settings.device_type)?),
         };
         let fused = here && crate::device::is_flex(device);
-        let kernels = if fused { Kernels::Fused } else { Kernels::Chained };
+        let kernels = if fused {
+            Kernels::Fused
+        } else {
+            Kernels::Chained
+        };
         workload.items = settings.items.or(workload.items);
         if settings.bf16 {
             in_bf16(&mut workload.model);
         }
-        let step = workload.model.step(&workload.usual(workload.batch), kernels);
+        let step = workload
+            .model
+            .step(&workload.usual(workload.batch), kernels);
         let work = optimizer_step(&workload, step.tape.work(), &step);
         let others = Others::new(&workload, kernels);
         let target = match sheet {
             Some(sheet) => Target::Sheet(sheet),
             None => {
-                let all = [&work, &others.features, &others.loss, &others.val, &others.test];
+                let all = [
+                    &work,
+                    &others.features,
+                    &others.loss,
+                    &others.val,
+                    &others.test,
+                ];
                 let mut operations = BTreeMap::new();
                 for (work, &count) in all.into_iter().flatten() {
                     *operations.entry(work.operation).or_default() += count;
@@ -197,13 +219,22 @@ impl Plan {
                 Target::Here(Box::new(Speed::measure(device, &operations)))
             }
         };
-        let largest = workload.model.step(&workload.largest(workload.batch), kernels);
+        let largest = workload
+            .model
+            .step(&workload.largest(workload.batch), kernels);
         let memory = Memory::new(&workload, workload.batch, &largest, kernels);
         let free_memory = match sheet {
             Some(sheet) => (sheet.memory_gb * 1e9) as usize,
             None => MainMemory::now().free,
         };
-        let parts = target.cost(&work);
+        let mut parts = target.cost(&work);
+        if let (Some(seconds), false) = (settings.image_seconds, workload.cache.is_some()) {
+            let seconds = seconds * (workload.batch * workload.accumulation) as f64;
+            parts.push(PartCost {
+                seconds,
+                ..PartCost::nothing(Part::Data, Direction::Forward)
+            });
+        }
         let step_seconds = parts.iter().map(|part| part.seconds).sum();
         let watts = sheet.map(|sheet| sheet.watts).or(settings.watts);
         let run = others.run(&workload, &target, step_seconds, watts);
@@ -292,85 +323,4 @@ fn optimizer_step(
         does(Operation::Update { numbers });
     }
     all
-}
-
-/// What a run does besides its steps, for one batch each.
-struct Others {
-    features: BTreeMap<Work, usize>,
-    loss: BTreeMap<Work, usize>,
-    val: BTreeMap<Work, usize>,
-    test: BTreeMap<Work, usize>,
-}
-
-impl Others {
-    fn new(workload: &Workload, kernels: Kernels) -> Self {
-        let nothing = BTreeMap::new;
-        let Some(captions) = &workload.captions else {
-            return Self {
-                features: nothing(),
-                loss: nothing(),
-                val: nothing(),
-                test: nothing(),
-            };
-        };
-        let forward = |tape: &Tape| {
-            let forward = tape.work().iter();
-            let forward = forward.filter(|(work, _)| work.direction == Direction::Forward);
-            forward.map(|(work, count)| (*work, *count)).collect()
-        };
-        let batch = workload.usual(captions.batch);
-        let loss = workload.model.step(&batch, kernels);
-        let written = |beams| match &workload.model {
-            Model::Caption(model) => captioning::work(model, captions, beams, kernels),
-            _ => nothing(),
-        };
-        Self {
-            features: match workload.cache {
-                Some(_) => workload.model.encode(captions.batch, kernels).work().clone(),
-                None => nothing(),
-            },
-            loss: forward(&loss.tape),
-            val: captions.val.map_or_else(nothing, |(_, beams)| written(beams)),
-            test: written(captions.beams),
-        }
-    }
-
-    fn run(
-        &self,
-        workload: &Workload,
-        target: &Target,
-        step_seconds: f64,
-        watts: Option<f64>,
-    ) -> Option<RunCost> {
-        let (items, steps) = (workload.items?, workload.steps()?);
-        let epochs = workload.epochs as f64;
-        let batches = |images: usize| match &workload.captions {
-            Some(captions) => images as f64 / captions.batch as f64,
-            None => 0.0,
-        };
-        let features = workload.cache.and_then(|cache| cache.views).unwrap_or(0);
-        let features_seconds = batches(features) * target.seconds(&self.features);
-        let mut evaluation_seconds = 0.0;
-        if let Some(captions) = &workload.captions {
-            let loss = batches(captions.val_loss.unwrap_or(0)) * target.seconds(&self.loss);
-            let val = captions.val.map_or(0, |(images, _)| images);
-            let val = batches(val) * target.seconds(&self.val);
-            let test = batches(captions.test.unwrap_or(0)) * target.seconds(&self.test);
-            evaluation_seconds = epochs * (loss + val) + test;
-        }
-        let hours = |seconds: f64| seconds / 3600.0;
-        let training_hours = hours(steps as f64 * step_seconds);
-        let (features_hours, evaluation_hours) = (hours(features_seconds), hours(evaluation_seconds));
-        let all = training_hours + features_hours + evaluation_hours;
-        Some(RunCost {
-            items,
-            epochs: workload.epochs,
-            steps,
-            training_hours,
-            features_hours,
-            evaluation_hours,
-            hours: all,
-            kilowatt_hours: watts.map(|watts| watts * all / 1000.0),
-        })
-    }
 }

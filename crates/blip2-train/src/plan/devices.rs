@@ -55,18 +55,90 @@ const fn sheet(
 
 /// All of them. Where a sheet gives tensor cores "with sparsity", half of it stands here.
 pub const DATA_SHEETS: &[DataSheet] = &[
-    sheet("h200", "NVIDIA H200 SXM", [67.0, 989.0], [4800.0, 141.0, 700.0], "NVIDIA H200 Tensor Core GPU datasheet"),
-    sheet("h100", "NVIDIA H100 SXM", [67.0, 989.0], [3350.0, 80.0, 700.0], "NVIDIA H100 Tensor Core GPU datasheet"),
-    sheet("h100-pcie", "NVIDIA H100 PCIe", [51.0, 756.0], [2000.0, 80.0, 350.0], "NVIDIA H100 Tensor Core GPU datasheet"),
-    sheet("a100-80", "NVIDIA A100 SXM 80 GB", [19.5, 312.0], [2039.0, 80.0, 400.0], "NVIDIA A100 Tensor Core GPU datasheet"),
-    sheet("a100-40", "NVIDIA A100 SXM 40 GB", [19.5, 312.0], [1555.0, 40.0, 400.0], "NVIDIA A100 Tensor Core GPU datasheet"),
-    sheet("l40s", "NVIDIA L40S", [91.6, 362.0], [864.0, 48.0, 350.0], "NVIDIA L40S datasheet"),
-    sheet("l4", "NVIDIA L4", [30.3, 121.0], [300.0, 24.0, 72.0], "NVIDIA L4 Tensor Core GPU datasheet"),
-    sheet("v100", "NVIDIA V100 SXM2 32 GB", [15.7, 125.0], [900.0, 32.0, 300.0], "NVIDIA V100 Tensor Core GPU datasheet"),
-    sheet("t4", "NVIDIA T4", [8.1, 65.0], [320.0, 16.0, 70.0], "NVIDIA T4 Tensor Core GPU datasheet"),
-    sheet("rtx4090", "NVIDIA GeForce RTX 4090", [82.6, 165.2], [1008.0, 24.0, 450.0], "NVIDIA Ada GPU architecture whitepaper, appendix A"),
-    sheet("rtx3090", "NVIDIA GeForce RTX 3090", [35.6, 71.0], [936.0, 24.0, 350.0], "NVIDIA Ampere GA102 GPU architecture whitepaper, appendix A"),
-    sheet("mi300x", "AMD Instinct MI300X", [163.4, 1307.4], [5300.0, 192.0, 750.0], "AMD Instinct MI300X accelerator data sheet"),
+    sheet(
+        "h200",
+        "NVIDIA H200 SXM",
+        [67.0, 989.0],
+        [4800.0, 141.0, 700.0],
+        "NVIDIA H200 Tensor Core GPU datasheet",
+    ),
+    sheet(
+        "h100",
+        "NVIDIA H100 SXM",
+        [67.0, 989.0],
+        [3350.0, 80.0, 700.0],
+        "NVIDIA H100 Tensor Core GPU datasheet",
+    ),
+    sheet(
+        "h100-pcie",
+        "NVIDIA H100 PCIe",
+        [51.0, 756.0],
+        [2000.0, 80.0, 350.0],
+        "NVIDIA H100 Tensor Core GPU datasheet",
+    ),
+    sheet(
+        "a100-80",
+        "NVIDIA A100 SXM 80 GB",
+        [19.5, 312.0],
+        [2039.0, 80.0, 400.0],
+        "NVIDIA A100 Tensor Core GPU datasheet",
+    ),
+    sheet(
+        "a100-40",
+        "NVIDIA A100 SXM 40 GB",
+        [19.5, 312.0],
+        [1555.0, 40.0, 400.0],
+        "NVIDIA A100 Tensor Core GPU datasheet",
+    ),
+    sheet(
+        "l40s",
+        "NVIDIA L40S",
+        [91.6, 362.0],
+        [864.0, 48.0, 350.0],
+        "NVIDIA L40S datasheet",
+    ),
+    sheet(
+        "l4",
+        "NVIDIA L4",
+        [30.3, 121.0],
+        [300.0, 24.0, 72.0],
+        "NVIDIA L4 Tensor Core GPU datasheet",
+    ),
+    sheet(
+        "v100",
+        "NVIDIA V100 SXM2 32 GB",
+        [15.7, 125.0],
+        [900.0, 32.0, 300.0],
+        "NVIDIA V100 Tensor Core GPU datasheet",
+    ),
+    sheet(
+        "t4",
+        "NVIDIA T4",
+        [8.1, 65.0],
+        [320.0, 16.0, 70.0],
+        "NVIDIA T4 Tensor Core GPU datasheet",
+    ),
+    sheet(
+        "rtx4090",
+        "NVIDIA GeForce RTX 4090",
+        [82.6, 165.2],
+        [1008.0, 24.0, 450.0],
+        "NVIDIA Ada GPU architecture whitepaper, appendix A",
+    ),
+    sheet(
+        "rtx3090",
+        "NVIDIA GeForce RTX 3090",
+        [35.6, 71.0],
+        [936.0, 24.0, 350.0],
+        "NVIDIA Ampere GA102 GPU architecture whitepaper, appendix A",
+    ),
+    sheet(
+        "mi300x",
+        "AMD Instinct MI300X",
+        [163.4, 1307.4],
+        [5300.0, 192.0, 750.0],
+        "AMD Instinct MI300X accelerator data sheet",
+    ),
 ];
 
 /// The word for the machine at hand.
@@ -109,8 +181,10 @@ impl DataSheet {
 
     /// Seconds of an operation: the longer of the two, and its start.
     pub fn seconds(&self, operation: &Operation) -> f64 {
-        let (compute, bandwidth) =
-            (self.compute_seconds(operation), self.bandwidth_seconds(operation));
+        let (compute, bandwidth) = (
+            self.compute_seconds(operation),
+            self.bandwidth_seconds(operation),
+        );
         compute.max(bandwidth) + LAUNCH
     }
 

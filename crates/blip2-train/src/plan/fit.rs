@@ -11,9 +11,10 @@ const MOST: usize = 1 << 16;
 fn need(workload: &Workload, batch: usize, kernels: Kernels) -> usize {
     let step = workload.model.step(&workload.largest(batch), kernels);
     let memory = Memory::new(workload, batch, &step, kernels);
-    let training = memory.phases.iter().filter(|need| {
-        matches!(need.phase, Phase::Training | Phase::Checkpoint)
-    });
+    let training = memory
+        .phases
+        .iter()
+        .filter(|need| matches!(need.phase, Phase::Training | Phase::Checkpoint));
     training.map(|need| need.bytes).max().unwrap_or(0)
 }
 

@@ -43,12 +43,23 @@ fn bytes(number: u64) -> usize {
 /// The limit of the process's addresses and how many it has taken; Linux tells.
 fn address_space() -> Option<(usize, usize)> {
     let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max address space"))?;
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max address space"))?;
     let limit = line.split_whitespace().next()?.parse().ok()?;
+    Some((limit, status("VmSize:")?))
+}
+
+/// The most bytes that this process has held at once; Linux tells.
+pub fn peak_memory() -> Option<usize> {
+    status("VmHWM:")
+}
+
+fn status(field: &str) -> Option<usize> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmSize:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     let kib: usize = line.split_whitespace().next()?.parse().ok()?;
-    Some((limit, kib * 1024))
+    Some(kib * 1024)
 }
 
 #[cfg(test)]

@@ -5,16 +5,16 @@ use serde::Serialize;
 use super::captioning;
 use super::dry_run::Kernels;
 use super::model::{Captioner, Model, Step};
-use super::work::{F32, Part};
+use super::work::F32;
 use super::workload::{Captions, Workload};
 
 /// What the program holds itself, its libraries, threads and tables included: measured on the smallest
 /// models.
-const PROGRAM: usize = 32 << 20;
+const PROGRAM: usize = 48 << 20;
 
 /// How often all that learns is in memory besides while a checkpoint is written: the weight and its two
-/// moments as records and as the bytes of files.
-const CHECKPOINT_COPIES: usize = 6;
+/// moments as records, as the bytes of files, and as buffers that grow to them. Measured.
+const CHECKPOINT_COPIES: usize = 8;
 
 /// What a run does when it needs the most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -82,6 +82,9 @@ pub struct Memory {
 impl Memory {
     /// Of `workload` with `batch` images in training, whose step is `step`.
     pub fn new(workload: &Workload, batch: usize, step: &Step, kernels: Kernels) -> Self {
+        // A device of its own holds neither the program nor what is on its way to a file.
+        let shared = kernels == Kernels::Fused;
+        let host = |bytes: usize| if shared { bytes } else { 0 };
         let mut items = Vec::new();
         let mut add = |what: String, bytes: usize| {
             if bytes > 0 {
@@ -89,7 +92,7 @@ impl Memory {
             }
             bytes
         };
-        let program = add("the program".into(), PROGRAM);
+        let program = add("the program".into(), host(PROGRAM));
         let parts = step.parameters.parts();
         let weights = parts.iter().map(|&part| {
             let bytes = step.parameters.bytes(part);
@@ -100,9 +103,15 @@ impl Memory {
         let gradients = learned * if workload.accumulation > 1 { 2 } else { 1 };
         add("gradients".into(), gradients);
         let moments = add("AdamW's two moments".into(), 2 * learned);
-        let average = add("average of the weights".into(), if workload.averages { learned } else { 0 });
-        let cache = add("feature cache".into(), cache_bytes(workload));
-        let ahead = add("batches read ahead".into(), workload.ahead * batch_bytes(workload, batch));
+        let average = add(
+            "average of the weights".into(),
+            if workload.averages { learned } else { 0 },
+        );
+        let cache = add("feature cache".into(), host(cache_bytes(workload)));
+        let ahead = add(
+            "batches read ahead".into(),
+            workload.ahead * batch_bytes(workload, batch),
+        );
         for (part, &bytes) in &step.kept {
             add(format!("activations, {part}"), bytes);
         }
@@ -111,14 +120,17 @@ impl Memory {
         add("temporaries".into(), worst.saturating_sub(kept));
         let held = program + weights + moments + average + cache;
         let accumulated = gradients - learned;
-        let mut phases = vec![
-            (Phase::Training, held + ahead + accumulated + worst.max(2 * learned)),
-            (Phase::Checkpoint, held + ahead + CHECKPOINT_COPIES * learned),
-        ];
-        if workload.cache.is_some()
-            && let Some(captions) = &workload.captions
-        {
-            let encode = workload.model.encode(captions.batch, kernels).peak();
+        let training = held + ahead + accumulated + worst.max(2 * learned);
+        let mut phases = vec![(Phase::Training, training)];
+        if shared {
+            let copies = CHECKPOINT_COPIES * learned;
+            phases.push((Phase::Checkpoint, held + ahead + copies));
+        }
+        if workload.cache.is_some() {
+            let encode = workload
+                .model
+                .encode(workload.features_batch, kernels)
+                .peak();
             phases.push((Phase::Features, program + weights + cache + encode));
         }
         if let (Model::Caption(model), Some(captions)) = (&workload.model, &workload.captions) {
@@ -144,8 +156,8 @@ impl Memory {
     }
 }
 
-/// Of captions alone, with a model whose weights take `weights` bytes.
-pub fn captioning_alone(model: &Captioner, captions: &Captions, weights: usize) -> Need {
+/// Of captions alone, besides the weights.
+pub fn captioning_alone(model: &Captioner, captions: &Captions) -> Need {
     let needs = captioning::memory(model, captions, Kernels::Fused);
     let cache = Item {
         what: "key/value cache of captions".into(),
@@ -157,8 +169,12 @@ pub fn captioning_alone(model: &Captioner, captions: &Captions, weights: usize) 
     };
     Need {
         phase: Phase::Captioning,
-        bytes: weights + needs.peak,
-        largest: if cache.bytes > rest.bytes { cache } else { rest },
+        bytes: needs.peak,
+        largest: if cache.bytes > rest.bytes {
+            cache
+        } else {
+            rest
+        },
     }
 }
 
@@ -168,7 +184,7 @@ fn largest(items: &[Item], phase: Phase) -> Item {
         _ => !item.what.starts_with("activations") && item.what != "temporaries",
     };
     let largest = items.iter().filter(of_phase).max_by_key(|item| item.bytes);
-    largest.expect("the program is always there").clone()
+    largest.expect("a model has weights").clone()
 }
 
 fn cache_bytes(workload: &Workload) -> usize {
@@ -201,9 +217,4 @@ pub fn words(bytes: usize) -> String {
         small if small < 10.0 => format!("{small:.1} MiB"),
         other => format!("{other:.0} MiB"),
     }
-}
-
-/// The activations of a part, or none.
-pub fn activations_of(step: &Step, part: Part) -> usize {
-    step.kept.get(&part).copied().unwrap_or(0)
 }

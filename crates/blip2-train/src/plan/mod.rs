@@ -9,6 +9,7 @@ mod cost;
 pub mod devices;
 pub mod dry_run;
 mod fit;
+pub mod images;
 mod machine;
 pub mod memory;
 pub mod model;
@@ -16,11 +17,14 @@ pub mod parameters;
 pub mod preflight;
 pub mod probe;
 mod report;
+mod run;
+#[cfg(test)]
+mod tests;
 pub mod texts;
 pub mod towers;
 pub mod work;
 pub mod workload;
 
 pub use cost::{Plan, Settings};
-pub use machine::MainMemory;
+pub use machine::{MainMemory, peak_memory};
 pub use workload::Workload;

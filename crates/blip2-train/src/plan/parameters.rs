@@ -25,7 +25,9 @@ const BLOCKS: std::ops::RangeInclusive<usize> = 8..=64;
 
 impl Parameters {
     fn insert(&mut self, part: Part, name: &str, parameter: Parameter) {
-        self.all.entry((part, name.to_string())).or_insert(parameter);
+        self.all
+            .entry((part, name.to_string()))
+            .or_insert(parameter);
     }
 
     /// A linear layer's weight; returns the bits of one of its numbers.
@@ -111,6 +113,9 @@ impl Parameters {
 
     fn of(&self, part: Part) -> impl Iterator<Item = &Parameter> {
         let of_part = move |(key, _): &(&(Part, String), _)| key.0 == part;
-        self.all.iter().filter(of_part).map(|(_, parameter)| parameter)
+        self.all
+            .iter()
+            .filter(of_part)
+            .map(|(_, parameter)| parameter)
     }
 }

@@ -41,7 +41,11 @@ impl fmt::Display for Shortage {
         } = self;
         let (all, largest) = (words(need.bytes), words(need.largest.bytes));
         let (phase, what) = (need.phase.words(), &need.largest.what);
-        write!(f, "{phase} needs about {all} ({what} {largest}) and {} are free; ", words(*free))?;
+        write!(
+            f,
+            "{phase} needs about {all} ({what} {largest}) and {} are free; ",
+            words(*free)
+        )?;
         match fits {
             Some(fits) => write!(f, "{field} = {fits} would fit")?,
             None => write!(f, "not even {field} = 1 would fit")?,
@@ -55,22 +59,24 @@ fn short(need: &Need, free: usize) -> bool {
 }
 
 /// Compares what a run of `recipe` needs with what is free, and tells
-/// [`out_of_memory`] what to say if the estimate was wrong. Only main memory is
-/// known; a recipe that is wrong otherwise is left to the run, which says it better.
+/// [`out_of_memory`] what to say if the estimate was wrong. Returns the estimate in bytes; none where memory
+/// can't be asked for (only main memory can), or the recipe is wrong otherwise, which the run says better.
 ///
 /// # Errors
 ///
 /// [`RunError::Memory`], unless `ignore`.
-pub fn training(recipe: &Recipe, device: &Device, ignore: bool) -> Result<(), RunError> {
+pub fn training(recipe: &Recipe, device: &Device, ignore: bool) -> Result<Option<usize>, RunError> {
     if !crate::device::is_flex(device) {
-        return Ok(());
+        return Ok(None);
     }
     let free = MainMemory::now().free;
     let (Ok(quick), kernels) = (Workload::new(recipe, false), Kernels::Fused) else {
-        return Ok(());
+        return Ok(None);
     };
     let memory_of = |workload: &Workload| {
-        let step = workload.model.step(&workload.largest(workload.batch), kernels);
+        let step = workload
+            .model
+            .step(&workload.largest(workload.batch), kernels);
         Memory::new(workload, workload.batch, &step, kernels)
     };
     let mut workload = quick;
@@ -82,11 +88,12 @@ pub fn training(recipe: &Recipe, device: &Device, ignore: bool) -> Result<(), Ru
     }
     let memory = memory_of(&workload);
     let need = memory.worst().clone();
+    let estimated = need.bytes;
     let fits = fitting(&workload, need.phase, free);
     let field = need.phase.field();
     let smaller = match need.phase {
         Phase::Training | Phase::Checkpoint => workload.batch,
-        Phase::Features | Phase::Captioning => workload.captions.map_or(1, |c| c.batch),
+        Phase::Features | Phase::Captioning => workload.features_batch,
     };
     // What fitted by the estimate did not: half of it is a guess.
     let guess = (smaller / 2).clamp(1, fits.unwrap_or(1).max(1));
@@ -101,7 +108,7 @@ pub fn training(recipe: &Recipe, device: &Device, ignore: bool) -> Result<(), Ru
             field,
             fits,
         }))),
-        false => Ok(()),
+        false => Ok(Some(estimated)),
     }
 }
 
@@ -109,11 +116,13 @@ fn fitting(workload: &Workload, phase: Phase, free: usize) -> Option<usize> {
     match phase {
         Phase::Training | Phase::Checkpoint => largest_batch(workload, free, Kernels::Fused),
         Phase::Features | Phase::Captioning => {
-            let captions = workload.captions?;
             let step = workload.model.step(&workload.largest(1), Kernels::Fused);
-            largest(captions.batch, |batch| {
+            largest(workload.features_batch, |batch| {
                 let workload = Workload {
-                    captions: Some(Captions { batch, ..captions }),
+                    features_batch: batch,
+                    captions: workload
+                        .captions
+                        .map(|captions| Captions { batch, ..captions }),
                     ..workload.clone()
                 };
                 let memory = Memory::new(&workload, 1, &step, Kernels::Fused);
@@ -152,7 +161,7 @@ pub fn captioning(
     };
     let (field, model) = ("--batch-size", &loaded(model.architecture()));
     let free = MainMemory::now().free;
-    let need = |batch| captioning_alone(model, &Captions { batch, ..*captions }, 0);
+    let need = |batch| captioning_alone(model, &Captions { batch, ..*captions });
     let all = need(captions.batch);
     let fits = largest(captions.batch, |batch| need(batch).bytes <= free);
     out_of_memory::during(&format!(

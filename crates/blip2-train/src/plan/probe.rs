@@ -103,7 +103,8 @@ impl Speed {
     }
 
     fn guess(&self, operation: &Operation) -> f64 {
-        self.compute_seconds(operation).max(self.bandwidth_seconds(operation))
+        self.compute_seconds(operation)
+            .max(self.bandwidth_seconds(operation))
     }
 }
 
@@ -153,7 +154,10 @@ fn once(operation: &Operation, device: &Device) -> f64 {
         Operation::Update { numbers } => {
             let fewer = numbers.min(NUMBERS);
             let grad = ones([fewer], device);
-            let mut state = Some((grad.clone().mul_scalar(2.0), [0.5, 0.5].map(|x| grad.clone() * x)));
+            let mut state = Some((
+                grad.clone().mul_scalar(2.0),
+                [0.5, 0.5].map(|x| grad.clone() * x),
+            ));
             let step = AdamWStep {
                 lr: 1e-6,
                 betas: [0.9, 0.99],
@@ -224,7 +228,10 @@ fn product(operation: &Operation, device: &Device) -> f64 {
         Precision::Bf16 => Products::BF16,
     };
     if layout == Layout::Transposed && precision == Precision::F32 {
-        let (x, embedding) = (ones([rows, inner], device), kept(ones([columns, inner], device)));
+        let (x, embedding) = (
+            ones([rows, inner], device),
+            kept(ones([columns, inner], device)),
+        );
         return fastest(|| drop(tied_logits(x.clone(), embedding.clone())));
     }
     let layer = Linear {
@@ -249,9 +256,19 @@ fn attends(
     device: &Device,
 ) -> f64 {
     let width = heads * head_dim;
-    let (query, key) = (ones([batch, queries, width], device), ones([batch, keys, width], device));
+    let (query, key) = (
+        ones([batch, queries, width], device),
+        ones([batch, keys, width], device),
+    );
     let forward = fastest(|| {
-        drop(attention(query.clone(), key.clone(), key.clone(), None, heads, None));
+        drop(attention(
+            query.clone(),
+            key.clone(),
+            key.clone(),
+            None,
+            heads,
+            None,
+        ));
     });
     if !backward {
         return forward;

@@ -35,7 +35,11 @@ impl Plan {
         lines.extend(items.map(|item| format!("{:<42}{:>12}", item.what, words(item.bytes))));
         let worst = self.memory.worst();
         for need in &self.memory.phases {
-            let mark = if need.phase == worst.phase { "  ← the most" } else { "" };
+            let mark = if need.phase == worst.phase {
+                "  ← the most"
+            } else {
+                ""
+            };
             let what = format!("all while {}", need.phase.words());
             lines.push(format!("{what:<42}{:>12}{mark}", words(need.bytes)));
         }
@@ -59,7 +63,10 @@ impl Plan {
             (1, false) => format!("batch {}", self.batch_size),
             (times, _) => format!("{times} batches of {}", self.batch_size),
         };
-        format!("an optimizer step: {images}, {} text tokens{measured}", self.text_tokens)
+        format!(
+            "an optimizer step: {images}, {} text tokens{measured}",
+            self.text_tokens
+        )
     }
 
     fn run_lines(&self) -> Vec<String> {

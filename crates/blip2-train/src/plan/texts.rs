@@ -24,9 +24,12 @@ pub struct Texts {
     pub measured: bool,
 }
 
+/// The tokens of a caption, cut as it is learned; none if it can't be.
+type Count<'a> = Box<dyn Fn(&str) -> Option<usize> + 'a>;
+
 /// How a recipe cuts a text into tokens.
 struct Cut<'a> {
-    count: Box<dyn Fn(&str) -> Option<usize> + 'a>,
+    count: Count<'a>,
     most: usize,
     prompt: usize,
 }
@@ -39,7 +42,12 @@ impl Texts {
     /// If a tokenizer is there and can't be read.
     pub fn new(recipe: &Recipe, samples: Option<&[Sample]>) -> Result<Self, RunError> {
         if let Some(config) = &recipe.language_model {
-            return Ok(Self::known(vec![config.max_length], config.max_length, 1, false));
+            return Ok(Self::known(
+                vec![config.max_length],
+                config.max_length,
+                1,
+                false,
+            ));
         }
         let Some(cut) = cut(recipe)? else {
             return Ok(Self::known(vec![1], 1, 1, false));
@@ -56,7 +64,10 @@ impl Texts {
 
     fn known(mut lengths: Vec<usize>, most: usize, prompt: usize, measured: bool) -> Self {
         lengths.sort_unstable();
-        let scored: usize = lengths.iter().map(|length| length.saturating_sub(prompt)).sum();
+        let scored: usize = lengths
+            .iter()
+            .map(|length| length.saturating_sub(prompt))
+            .sum();
         Self {
             longest: lengths.last().copied().unwrap_or(most),
             scored: scored as f64 / lengths.len().max(1) as f64,

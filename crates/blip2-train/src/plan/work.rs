@@ -232,7 +232,10 @@ mod tests {
             backward,
         };
         // q · kᵀ and weights · v for 2 · 3 heads.
-        assert_eq!(attention(false).flops(), 2.0 * 6.0 * 2.0 * (5 * 7 * 4) as f64);
+        assert_eq!(
+            attention(false).flops(),
+            2.0 * 6.0 * 2.0 * (5 * 7 * 4) as f64
+        );
         assert_eq!(attention(true).flops(), 2.5 * attention(false).flops());
     }
 }

@@ -42,6 +42,8 @@ pub struct Workload {
     pub texts: Texts,
     /// Image embeddings that are computed once.
     pub cache: Option<Cache>,
+    /// Images at once where features are computed and splits are evaluated.
+    pub features_batch: usize,
     /// Batches that wait in memory beside the one in use.
     pub ahead: usize,
     /// Whether gradients are scaled to a norm.
@@ -95,9 +97,6 @@ impl Workload {
         let model = model(recipe)?;
         let texts = Texts::new(recipe, samples.as_deref())?;
         let count = |split: &SplitConfig, built_in: usize| {
-            if !counts {
-                return None;
-            }
             let there = self::samples(split, recipe).map(|samples| samples.len());
             let built_in = recipe.data.emoji_scenes.is_some().then_some(built_in);
             there.or(built_in.map(|count| count.min(split.limit.unwrap_or(usize::MAX))))
@@ -108,7 +107,9 @@ impl Workload {
             (None, Some(samples)) => Some(items_of(recipe, samples)),
             (None, None) => train.and_then(|split| count(split, scenes.train)),
         };
-        let val = counts.then(|| count(&recipe.data.val, scenes.val)).flatten();
+        let val = counts
+            .then(|| count(&recipe.data.val, scenes.val))
+            .flatten();
         let cache = recipe
             .features
             .as_ref()
@@ -126,7 +127,8 @@ impl Workload {
                 in_memory: features.cache == CacheKind::Memory,
             });
         let captions = recipe.evaluation.as_ref().map(|evaluation| {
-            let tests = recipe.data.test.iter().map(|split| count(split, scenes.test));
+            let tests = recipe.data.test.iter().filter(|_| counts);
+            let tests = tests.map(|split| count(split, scenes.test));
             captions(evaluation, &texts, val, tests.sum())
         });
         Ok(Self {
@@ -138,6 +140,11 @@ impl Workload {
             drop_last: recipe.train.drop_last,
             texts,
             cache,
+            features_batch: match (&recipe.evaluation, &recipe.retrieval) {
+                (Some(evaluation), _) => evaluation.batch_size,
+                (None, Some(retrieval)) => retrieval.batch_size,
+                (None, None) => recipe.train.batch_size,
+            },
             // Each worker has one in hand and two ready (`blip2_data::loader`).
             ahead: 3 * recipe.data.num_workers,
             clips: recipe.optimizer.clip_grad_norm.is_some(),
@@ -203,7 +210,7 @@ fn captions(
 
 /// The entries of a split whose annotation file is there; none if it is not, or is broken, which the run
 /// itself will say better.
-fn samples(split: &SplitConfig, recipe: &Recipe) -> Option<Vec<Sample>> {
+pub(super) fn samples(split: &SplitConfig, recipe: &Recipe) -> Option<Vec<Sample>> {
     if !split.annotations.is_file() {
         return None;
     }
@@ -259,13 +266,19 @@ fn captioner(config: &Blip2CaptionConfig) -> Result<Captioner, RunError> {
     let vision = vision_of(&config.vision_backbone, "model.vision_backbone")?;
     let text = opt_of(&config.text_backbone, "model.text_backbone")?;
     Ok(Captioner {
-        vision: (vision, keeping(&config.vision_backbone, lora.vision_backbone.as_ref())),
+        vision: (
+            vision,
+            keeping(&config.vision_backbone, lora.vision_backbone.as_ref()),
+        ),
         between: match lora.adapters_only {
             true => Keeping::frozen(),
             false => Keeping::trained(),
         },
         qformer: (config.multimodal_backbone.clone(), qformer_keeping(lora)),
-        text: (text, keeping(&config.text_backbone, lora.text_backbone.as_ref())),
+        text: (
+            text,
+            keeping(&config.text_backbone, lora.text_backbone.as_ref()),
+        ),
         recompute: config.recompute_text_backbone,
     })
 }
@@ -315,7 +328,9 @@ fn adapted(lora: Option<&LoraConfig>) -> Keeping {
 }
 
 fn vision_of(tower: &TowerConfig<VisionConfig>, field: &str) -> Result<VisionConfig, RunError> {
-    dimensions(tower, field, vision_dimensions, |preset| Some(preset.vision))
+    dimensions(tower, field, vision_dimensions, |preset| {
+        Some(preset.vision)
+    })
 }
 
 fn opt_of(tower: &TowerConfig<OptConfig>, field: &str) -> Result<OptConfig, RunError> {
@@ -336,7 +351,9 @@ fn dimensions<C: Clone>(
         Some(path) if path.exists() => read(path)?,
         Some(path) => {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let known = presets::NAMES.iter().filter(|known| name.starts_with(**known));
+            let known = presets::NAMES
+                .iter()
+                .filter(|known| name.starts_with(**known));
             known.copied().find_map(presets::preset).and_then(published)
         }
         None => None,

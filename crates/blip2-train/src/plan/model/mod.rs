@@ -1,16 +1,19 @@
 //! The models that a recipe can train, by their dimensions and how their parts are kept.
 
+use std::collections::BTreeMap;
+
 use blip2_lm::OptConfig;
 use blip2_qformer::QFormerConfig;
 use blip2_vision::VisionConfig;
 
-use super::dry_run::{Kernels, Matrix, Tape, Tensor};
-use super::parameters::Parameters;
-use super::towers::{EMBEDDING, Image, Keeping, Tower};
-use super::work::{After, Direction, F32, Layout, Operation, Part, Precision};
+mod head;
+mod stage1;
 
-/// Logits that are made at once (`blip2_kernels::tied_cross_entropy`).
-const LOGITS_AT_ONCE: usize = 1 << 23;
+use self::head::head;
+use super::dry_run::{Kernels, Tape, Tensor};
+use super::parameters::Parameters;
+use super::towers::{Image, Keeping, Tower};
+use super::work::Part;
 
 /// A model with all of its dimensions.
 #[derive(Debug, Clone)]
@@ -72,7 +75,7 @@ pub struct Step {
     /// All weights of the model.
     pub parameters: Parameters,
     /// Bytes that waited for the backward pass, by part.
-    pub kept: std::collections::BTreeMap<Part, usize>,
+    pub kept: BTreeMap<Part, usize>,
 }
 
 impl Model {
@@ -155,7 +158,9 @@ fn images_of(
     if !cached {
         let pixels = images * config.num_channels * config.image_size;
         let _pixels = walk.tape.constant(pixels, config.image_size);
-        return walk.tower(Part::VisionBackbone, keeping).vision(config, images);
+        return walk
+            .tower(Part::VisionBackbone, keeping)
+            .vision(config, images);
     }
     let mut aside = Tape::new(walk.tape.kernels);
     let mut tower = Tower {
@@ -165,7 +170,8 @@ fn images_of(
         keeping,
     };
     drop(tower.vision(config, 1));
-    walk.tape.constant(images * config.num_tokens(), config.hidden_size)
+    walk.tape
+        .constant(images * config.num_tokens(), config.hidden_size)
 }
 
 impl Captioner {
@@ -180,7 +186,8 @@ impl Captioner {
         let (queries, _) = qformer.read_image(config, queries, images, image, 0);
         drop(normed);
         let width = self.text.0.word_embed_proj_dim;
-        walk.tower(Part::VisionNeck, &self.between).neck(queries, width)
+        walk.tower(Part::VisionNeck, &self.between)
+            .neck(queries, width)
     }
 
     fn loss(&self, walk: &mut Walk<'_>, batch: &Batch) -> Tensor {
@@ -269,152 +276,6 @@ fn recomputed(
     walk.tape.known_gradient(&inputs_embeds, Vec::new())
 }
 
-/// Logits and loss of `scored` rows of `hidden`, a few at a time.
-fn head(
-    walk: &mut Walk<'_>,
-    (config, keeping): &(OptConfig, Keeping),
-    hidden: Tensor,
-    scored: usize,
-) -> Tensor {
-    walk.tape.part = Part::Head;
-    let chosen = walk.tape.copied(&[&hidden], scored, hidden.width);
-    drop(hidden);
-    let embedding = Matrix {
-        name: EMBEDDING.into(),
-        inputs: config.word_embed_proj_dim,
-        outputs: config.vocab_size,
-        bits: keeping.bits,
-        learns: keeping.learns,
-    };
-    cross_entropy(walk.tape, chosen, &embedding)
-}
-
-/// `blip2_kernels::tied_cross_entropy`, on an `embedding` of `outputs` words.
-fn cross_entropy(tape: &mut Tape, hidden: Tensor, embedding: &Matrix) -> Tensor {
-    let &Matrix {
-        inputs: width,
-        outputs: words,
-        bits,
-        ..
-    } = embedding;
-    // Logits are made in f32, whatever the towers multiply in.
-    let product = |rows, inner, columns, weight_bits, layout| Operation::Product {
-        rows,
-        inner,
-        columns,
-        precision: Precision::F32,
-        weight_bits,
-        layout,
-        after: After::Nothing,
-    };
-    let at_once = (LOGITS_AT_ONCE / words.max(1)).max(1);
-    let mut slopes = Vec::new();
-    for start in (0..hidden.rows).step_by(at_once) {
-        let rows = at_once.min(hidden.rows - start);
-        let _logits = tape.constant(rows, words);
-        tape.does(Direction::Forward, product(rows, width, words, bits, Layout::Transposed));
-        let bytes = 3 * rows * words * F32;
-        tape.does(Direction::Forward, Operation::Pass { bytes });
-        tape.does(Direction::Backward, product(rows, words, width, bits, Layout::Plain));
-        slopes.push(tape.constant(rows, width));
-        if embedding.learns {
-            let grad = product(words, rows, width, 32, Layout::WeightGrad);
-            tape.does(Direction::Backward, grad);
-            let _one = tape.constant(words, width);
-        }
-    }
-    let all = tape.copied(&slopes.iter().collect::<Vec<_>>(), hidden.rows, width);
-    drop((slopes, all));
-    let parameters = match embedding.learns {
-        true => vec![(embedding.name.clone(), words * width * F32)],
-        false => Vec::new(),
-    };
-    tape.known_gradient(&hidden, parameters)
-}
-
-impl Stage1 {
-    /// One reading of each image serves all three losses.
-    fn loss(&self, walk: &mut Walk<'_>, batch: &Batch) -> Tensor {
-        let Some(text) = &self.qformer.text else {
-            return walk.tape.constant(1, 1);
-        };
-        let (config, trained) = (&self.qformer, Keeping::trained());
-        let (images, tokens) = (batch.images, batch.tokens);
-        let embeds = images_of(walk, &self.vision, images, batch.cached);
-        let normed = walk.tower(Part::LnVision, &trained).ln_vision(embeds);
-        let mut qformer = walk.tower(Part::MultimodalBackbone, &trained);
-        let keys = qformer.image_keys(config, &normed);
-        let queries = qformer.queries(config, images);
-        let (queries, states) =
-            qformer.read_image(config, queries, images, Image::Keys(&keys), 0);
-
-        // Contrast.
-        let words = qformer.text(config, text, images * tokens, None);
-        let read = qformer.read_text(config, words, images, None);
-        let image_features = self.projection(walk, "vision_proj", queries);
-        let first = walk.tape.copied(&[&read], images, config.hidden_size);
-        let text_features = self.projection(walk, "text_proj", first);
-        let similar = Operation::Product {
-            rows: image_features.rows,
-            inner: self.embed_dim,
-            columns: images,
-            precision: Precision::F32,
-            weight_bits: 32,
-            layout: Layout::Transposed,
-            after: After::Nothing,
-        };
-        walk.tape.does(Direction::Forward, similar);
-        walk.tape.does(Direction::Backward, similar);
-        walk.tape.does(Direction::Backward, similar);
-        let _similarities = walk.tape.constant(image_features.rows, images);
-        let contrast = walk.tape.copied(&[&image_features, &text_features], 1, 1);
-        drop((read, image_features, text_features));
-
-        // Matching: right pairs, wrong images, wrong texts.
-        let pairs = 3 * images;
-        let mut qformer = walk.tower(Part::MultimodalBackbone, &trained);
-        let chosen = keys
-            .iter()
-            .map(|keys| {
-                let select = |x: &Tensor| qformer.tape.copied(&[x], 3 * x.rows, x.width);
-                keys.as_ref().map(|keys| keys.each_ref().map(select))
-            })
-            .collect();
-        let hidden = qformer.text(config, text, pairs * tokens, Some(pairs));
-        let rows = pairs * tokens;
-        let (hidden, _) =
-            qformer.read_image(config, hidden, pairs, Image::Keys(&chosen), rows);
-        let queries = pairs * config.num_query_tokens;
-        let queries = walk.tape.copied(&[&hidden], queries, hidden.width);
-        drop((hidden, chosen));
-        let matching = walk.tower(Part::Head, &trained).head_layer("itm_head", queries, 2);
-
-        // Words.
-        let mut qformer = walk.tower(Part::MultimodalBackbone, &trained);
-        let words = qformer.text(config, text, images * tokens, None);
-        let read = qformer.read_text(config, words, images, Some(&states));
-        walk.tape.part = Part::Head;
-        let chosen = walk.tape.copied(&[&read], scored(batch), read.width);
-        drop((read, states, keys));
-        let mut head = walk.tower(Part::Head, &trained);
-        let hidden = head.word_head(chosen, text.vocab_size);
-        let embedding = Matrix {
-            name: "embeddings.word_embeddings".into(),
-            inputs: config.hidden_size,
-            outputs: text.vocab_size,
-            bits: 32,
-            learns: true,
-        };
-        let words = cross_entropy(walk.tape, hidden, &embedding);
-        walk.tape.copied(&[&contrast, &matching, &words], 1, 1)
-    }
-
-    fn projection(&self, walk: &mut Walk<'_>, name: &str, x: Tensor) -> Tensor {
-        let trained = Keeping::trained();
-        walk.tower(Part::Head, &trained).head_layer(name, x, self.embed_dim)
-    }
-}
-
 fn language(walk: &mut Walk<'_>, config: &OptConfig, batch: &Batch) -> Tensor {
     let text = (config.clone(), Keeping::trained());
     let rows = batch.images * batch.tokens;
@@ -425,7 +286,12 @@ fn language(walk: &mut Walk<'_>, config: &OptConfig, batch: &Batch) -> Tensor {
 
 fn patches(walk: &mut Walk<'_>, config: &VisionConfig, batch: &Batch) -> Tensor {
     let trained = Keeping::trained();
-    let hidden = images_of(walk, &(config.clone(), trained.clone()), batch.images, false);
+    let hidden = images_of(
+        walk,
+        &(config.clone(), trained.clone()),
+        batch.images,
+        false,
+    );
     let rows = batch.images * config.num_patches();
     let patches = walk.tape.copied(&[&hidden], rows, config.hidden_size);
     let mut head = walk.tower(Part::Head, &trained);

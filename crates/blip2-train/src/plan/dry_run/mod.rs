@@ -5,11 +5,17 @@
 //! from one rule for each operation, below, and from the way in which [`towers`](super::towers) calls
 //! them, which is that of the modules.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
-use super::work::{After, Direction, F32, Layout, Operation, Part, Precision, Work};
+use crate::plan::work::{After, Direction, F32, Layout, Operation, Part, Precision, Work};
+
+mod backward;
+mod moves;
+mod tensor;
+
+pub use tensor::Tensor;
+use tensor::{Meter, Storage};
 
 /// Whose operations run: they keep different things.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,44 +25,6 @@ pub enum Kernels {
     /// Chains of Burn's operations, on all other backends: attention weights, dropout masks and widened
     /// weights are kept too.
     Chained,
-}
-
-#[derive(Debug, Default)]
-struct Meter {
-    live: Cell<usize>,
-    peak: Cell<usize>,
-}
-
-/// Memory of the device, until its last holder is gone.
-#[derive(Debug)]
-struct Storage {
-    id: usize,
-    bytes: usize,
-    meter: Rc<Meter>,
-}
-
-impl Drop for Storage {
-    fn drop(&mut self) {
-        self.meter.live.set(self.meter.live.get() - self.bytes);
-    }
-}
-
-/// `[rows, width]` numbers of 32 bits; rows are those of the batch times tokens.
-#[derive(Debug, Clone)]
-pub struct Tensor {
-    storage: Rc<Storage>,
-    /// Rows of the batch times tokens.
-    pub rows: usize,
-    /// Channels.
-    pub width: usize,
-    /// What made it, if there is a gradient for it.
-    node: Option<usize>,
-}
-
-impl Tensor {
-    fn bytes(&self) -> usize {
-        self.rows * self.width * F32
-    }
 }
 
 /// A weight of a linear layer.
@@ -140,7 +108,7 @@ impl Tape {
 
     /// The most bytes that were alive at once: kept ones, gradients, and what an operation makes.
     pub fn peak(&self) -> usize {
-        self.meter.peak.get()
+        self.meter.peak()
     }
 
     /// Bytes that wait for the backward pass, by the part that keeps them.
@@ -182,15 +150,8 @@ impl Tape {
     }
 
     fn store(&mut self, bytes: usize) -> Rc<Storage> {
-        let live = self.meter.live.get() + bytes;
-        self.meter.live.set(live);
-        self.meter.peak.set(self.meter.peak.get().max(live));
         self.storages += 1;
-        Rc::new(Storage {
-            id: self.storages,
-            bytes,
-            meter: self.meter.clone(),
-        })
+        self.meter.store(self.storages, bytes)
     }
 
     /// New numbers without a gradient.
@@ -270,9 +231,17 @@ impl Tape {
             inner,
             columns,
             precision,
-            weight_bits: if layout == Layout::WeightGrad { 32 } else { bits },
+            weight_bits: if layout == Layout::WeightGrad {
+                32
+            } else {
+                bits
+            },
             layout,
-            after: if layout == Layout::Plain { after } else { After::Nothing },
+            after: if layout == Layout::Plain {
+                after
+            } else {
+                After::Nothing
+            },
         };
         let activation = matches!(after, After::Gelu | After::Relu);
         let (rows, precision) = (x.rows, self.precision);
@@ -291,7 +260,13 @@ impl Tape {
             kept.push(std::mem::replace(&mut out, after).storage);
         }
         if let Some(node) = x.node {
-            operations.push(product(rows, outputs, inputs, Layout::Transposed, precision));
+            operations.push(product(
+                rows,
+                outputs,
+                inputs,
+                Layout::Transposed,
+                precision,
+            ));
             gradients.push((To::Tensor(node), Slope::Made(x.bytes())));
             if self.kernels == Kernels::Chained && bits < 32 {
                 kept.push(self.store(inputs * outputs * F32));
@@ -306,27 +281,6 @@ impl Tape {
             kept.push(x.storage);
         }
         out.node = Some(self.node(gradients, kept, operations));
-        out
-    }
-
-    /// `rows` rows of an embedding of `rows_of_all`, whose gradient is as large as the embedding.
-    pub fn lookup(
-        &mut self,
-        name: &str,
-        rows: usize,
-        width: usize,
-        rows_of_all: usize,
-        learns: bool,
-    ) -> Tensor {
-        let mut out = self.constant(rows, width);
-        let bytes = out.bytes();
-        self.forward(Operation::Pass { bytes: 2 * bytes });
-        if learns {
-            let all = rows_of_all * width * F32;
-            let gradients = vec![(To::Parameter(name.to_string()), Slope::Made(all))];
-            let pass = Operation::Pass { bytes: bytes + all };
-            out.node = Some(self.node(gradients, Vec::new(), vec![pass]));
-        }
         out
     }
 
@@ -362,7 +316,10 @@ impl Tape {
             .collect();
         let mut kept = vec![query.storage, key.storage, value.storage];
         match scores {
-            None => kept.extend([out.storage.clone(), self.store(batch * queries * heads * F32)]),
+            None => kept.extend([
+                out.storage.clone(),
+                self.store(batch * queries * heads * F32),
+            ]),
             Some(scores) => {
                 kept.push(scores);
                 if dropout {
@@ -455,127 +412,78 @@ impl Tape {
             node: learns.then(|| self.node(gradients, Vec::new(), Vec::new())),
         }
     }
+}
 
-    /// Rows and channels of `inputs` in another order, some of them, or some again. Keeps nothing.
-    pub fn copied(&mut self, inputs: &[&Tensor], rows: usize, width: usize) -> Tensor {
-        let mut out = self.constant(rows, width);
-        let bytes = out.bytes();
-        self.forward(Operation::Pass { bytes: 2 * bytes });
-        self.from(&mut out, inputs);
-        out
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// Channels of `x`, looked at where they are.
-    pub fn channels(&mut self, x: &Tensor, width: usize) -> Tensor {
-        let mut out = Tensor {
-            width,
-            ..x.clone()
-        };
-        out.node = None;
-        self.from(&mut out, &[x]);
-        out
-    }
-
-    fn from(&mut self, out: &mut Tensor, inputs: &[&Tensor]) {
-        let (mut gradients, mut operations) = (Vec::new(), Vec::new());
-        for x in inputs {
-            if let Some(node) = x.node {
-                gradients.push((To::Tensor(node), Slope::Made(x.bytes())));
-                operations.push(Operation::Pass {
-                    bytes: 2 * x.bytes(),
-                });
-            }
-        }
-        if !gradients.is_empty() {
-            out.node = Some(self.node(gradients, Vec::new(), operations));
+    fn matrix(inputs: usize, outputs: usize, learns: bool) -> Matrix {
+        Matrix {
+            name: format!("{inputs} {outputs}"),
+            inputs,
+            outputs,
+            bits: 32,
+            learns,
         }
     }
 
-    /// A loss whose gradients for `x` and `parameters` (name, bytes) are known with it; it keeps those.
-    pub fn known_gradient(&mut self, x: &Tensor, parameters: Vec<(String, usize)>) -> Tensor {
-        let mut loss = self.constant(1, 1);
-        let bytes = x.bytes();
-        let (mut kept, mut gradients) = (Vec::new(), Vec::new());
-        if let Some(node) = x.node {
-            kept.push(self.store(bytes));
-            gradients.push((To::Tensor(node), Slope::Made(bytes)));
-        }
-        for (name, bytes) in parameters {
-            kept.push(self.store(bytes));
-            gradients.push((To::Parameter(name), Slope::Made(bytes)));
-        }
-        let pass = Operation::Pass { bytes: 3 * bytes };
-        self.forward(pass);
-        loss.node = Some(self.node(gradients, kept, vec![pass]));
-        loss
-    }
-
-    /// Goes back from `from` to the place `mark`; leaves' gradients stay.
-    pub fn backward(&mut self, from: &Tensor, mark: usize) {
-        let Some(last) = from.node else { return };
-        let slope = self.store(from.bytes());
-        self.gradients.insert(last, slope);
-        let (part, precision) = (self.part, self.precision);
-        while self.nodes.len() > mark {
-            let index = self.nodes.len() - 1;
-            let Some(node) = self.nodes.pop() else { break };
-            if node.gradients.is_empty() {
-                // A leaf's stays.
-                continue;
-            }
-            let Some(slope) = self.gradients.remove(&index) else {
-                continue;
-            };
-            self.part = node.part;
-            for &operation in &node.operations {
-                self.does(Direction::Backward, operation);
-            }
-            for (to, gradient) in node.gradients {
-                let gradient = match gradient {
-                    Slope::Made(bytes) => self.store(bytes),
-                    // Somebody else may read it still: then it is copied.
-                    Slope::InPlace if Rc::strong_count(&slope) > 1 => self.store(slope.bytes),
-                    Slope::InPlace | Slope::Passed => slope.clone(),
-                };
-                self.register(to, gradient);
-            }
-        }
-        (self.part, self.precision) = (part, precision);
-    }
-
-    /// The gradient of a leaf, to go on with.
-    pub fn gradient_of(&mut self, leaf: &Tensor) -> Tensor {
-        let gradient = leaf.node.and_then(|node| self.gradients.remove(&node));
-        Tensor {
-            storage: gradient.unwrap_or_else(|| self.store(leaf.bytes())),
-            rows: leaf.rows,
-            width: leaf.width,
-            node: None,
+    /// What `LinearBackward` keeps: its input for the weight's gradient alone, and what an activation is
+    /// applied to.
+    #[test]
+    fn linear_layers_keep_what_their_gradients_need() {
+        for (learns, after, kept) in [
+            (false, After::Bias, 0),
+            (false, After::Relu, 3 * 5),
+            (true, After::Bias, 3 * 4),
+            (true, After::Gelu, 3 * 4 + 3 * 5),
+        ] {
+            let mut tape = Tape::new(Kernels::Fused);
+            let x = tape.constant(3, 4);
+            let x = tape.leaf(&x);
+            tape.linear(x, &matrix(4, 5, learns), after);
+            assert_eq!(tape.kept().values().sum::<usize>(), kept * F32);
         }
     }
 
-    fn register(&mut self, to: To, gradient: Rc<Storage>) {
-        let bytes = gradient.bytes;
-        let before = match &to {
-            To::Tensor(node) => self.gradients.remove(node),
-            To::Parameter(name) => self.parameter_gradients.remove(name),
-        };
-        let sum = match before {
-            None => gradient,
-            Some(before) => {
-                let pass = Operation::Pass { bytes: 3 * bytes };
-                self.does(Direction::Backward, pass);
-                let alone = [&gradient, &before].map(|x| Rc::strong_count(x) == 1);
-                match alone {
-                    [false, false] => self.store(bytes),
-                    [true, _] => gradient,
-                    [false, true] => before,
-                }
-            }
-        };
-        match to {
-            To::Tensor(node) => self.gradients.insert(node, sum),
-            To::Parameter(name) => self.parameter_gradients.insert(name, sum),
-        };
+    #[test]
+    fn nothing_is_kept_where_nothing_learns() {
+        let mut tape = Tape::new(Kernels::Fused);
+        let x = tape.constant(3, 4);
+        let x = tape.linear(x, &matrix(4, 8, false), After::Gelu);
+        let x = tape.norm(x, "norm", false);
+        let x = tape.attention([x.clone(), x.clone(), x], 1, 2, true);
+        assert!(tape.kept().is_empty());
+        // The input of attention and its output are the most that lives at once.
+        assert_eq!(tape.peak(), 2 * 3 * 8 * F32);
+        drop(x);
+    }
+
+    #[test]
+    fn a_tensor_that_two_operations_keep_counts_once() {
+        let mut tape = Tape::new(Kernels::Fused);
+        let x = tape.constant(3, 4);
+        let x = tape.leaf(&x);
+        let a = tape.linear(x.clone(), &matrix(4, 5, true), After::Bias);
+        let b = tape.linear(x, &matrix(4, 6, true), After::Bias);
+        assert_eq!(tape.kept().values().sum::<usize>(), 3 * 4 * F32);
+        drop((a, b));
+    }
+
+    #[test]
+    fn gradients_of_weights_stay_and_those_between_go() {
+        let mut tape = Tape::new(Kernels::Fused);
+        let x = tape.constant(2, 4);
+        let x = tape.linear(x, &matrix(4, 4, true), After::Nothing);
+        let x = tape.linear(x, &matrix(4, 4, true), After::Nothing);
+        tape.backward(&x, 0);
+        let weights: usize = tape
+            .parameter_gradients
+            .values()
+            .map(|grad| grad.bytes)
+            .sum();
+        // One name, one weight: its two gradients are added up.
+        assert_eq!(weights, 5 * 4 * F32);
+        assert!(tape.gradients.is_empty() && tape.nodes.is_empty());
     }
 }
