@@ -2,6 +2,7 @@
 
 mod imported;
 mod own_data;
+mod plan;
 mod scores;
 
 use blip2_tests::{Experiment, expect_code, metrics, read_json, stderr, stdout};

@@ -51,6 +51,17 @@ pub fn parse(word: Option<&str>) -> Result<Device, RunError> {
     open(backend, index)
 }
 
+/// Whether `device` is the CPU by `flex`, whose memory is the machine's.
+pub fn is_flex(device: &Device) -> bool {
+    #[cfg(feature = "flex")]
+    return device.clone().inner() == Device::flex();
+    #[cfg(not(feature = "flex"))]
+    {
+        let _ = device;
+        false
+    }
+}
+
 #[allow(
     unused_variables,
     reason = "which backends use the index depends on the features"

@@ -7,6 +7,7 @@ use blip2_data::DataError;
 use blip2_eval::EvalError;
 use thiserror::Error;
 
+use crate::plan::preflight::Shortage;
 use crate::run::RunFolder;
 
 /// Why a command did not do its work.
@@ -78,6 +79,9 @@ pub enum RunError {
         /// What is wrong.
         reason: String,
     },
+    /// What is asked for takes more memory than there is.
+    #[error("{0}")]
+    Memory(Box<Shortage>),
     /// Training stopped by itself.
     #[error("training stopped: {0}")]
     Training(String),

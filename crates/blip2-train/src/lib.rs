@@ -12,6 +12,8 @@ pub mod hash;
 mod model;
 pub mod model_path;
 pub mod optim;
+pub mod out_of_memory;
+pub mod plan;
 pub mod recipe;
 pub mod recipe_file;
 pub mod report;

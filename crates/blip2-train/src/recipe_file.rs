@@ -41,6 +41,22 @@ const MODEL_KEYS: [(&str, Needed); 4] = [
 /// A missing or broken file, an unknown or missing field, a value that is not TOML; the message
 /// names the field.
 pub fn read(file: &Path, set: &[String]) -> Result<Recipe, RunError> {
+    let mut table = table(file, set)?;
+    fetch_models(&mut table)?;
+    recipe(table, file)
+}
+
+/// As [`read`], for who only looks at it: models of the hub stay names (`hf://owner/name`).
+///
+/// # Errors
+///
+/// As [`read`].
+pub fn look_at(file: &Path, set: &[String]) -> Result<Recipe, RunError> {
+    recipe(table(file, set)?, file)
+}
+
+/// The file's table with `set` on top and whole paths.
+fn table(file: &Path, set: &[String]) -> Result<Table, RunError> {
     let config_error = |reason: String| RunError::Config {
         file: file.to_path_buf(),
         reason,
@@ -56,7 +72,14 @@ pub fn read(file: &Path, set: &[String]) -> Result<Recipe, RunError> {
         apply(&mut table, assignment, &here)
             .map_err(|reason| RunError::Usage(format!("--set {assignment}: {reason}")))?;
     }
-    fetch_models(&mut table)?;
+    Ok(table)
+}
+
+fn recipe(table: Table, file: &Path) -> Result<Recipe, RunError> {
+    let config_error = |reason: String| RunError::Config {
+        file: file.to_path_buf(),
+        reason,
+    };
     let recipe: Recipe =
         serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
             let path = error.path().to_string();

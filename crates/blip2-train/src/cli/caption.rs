@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::model::{TowerDType, TowerProducts, load};
 use super::{json, result_line};
 use crate::RunError;
+use crate::plan::preflight;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -55,7 +56,7 @@ struct Line<'a> {
     captions: &'a [Prediction],
 }
 
-pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
+pub(super) fn run(args: Args, device: &Device, ignore_memory: bool) -> Result<(), RunError> {
     if args.batch_size == 0 || args.num_captions == 0 {
         return Err(RunError::Usage(
             "--batch-size and --num-captions must be at least 1".into(),
@@ -75,6 +76,14 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
     let generation = args
         .generation
         .apply(&loaded.generation, args.num_captions)?;
+    preflight::captioning(
+        &loaded.model,
+        &generation,
+        args.prompt.as_deref().unwrap_or_default(),
+        args.batch_size.min(args.image.len()),
+        device,
+        ignore_memory,
+    )?;
     let skips = SkipLog::new(OnError::Fail);
     let samples: Vec<Sample> = args
         .image

@@ -15,6 +15,7 @@ use super::{bar, json, metrics, result_line, retrieval, stage1};
 use crate::RunError;
 use crate::data::{read_split, references};
 use crate::evaluate::{EvalSettings, candidates, caption, loss};
+use crate::plan::preflight;
 use crate::recipe::SplitConfig;
 use crate::report::score_line;
 use crate::run::StopSignal;
@@ -86,7 +87,7 @@ struct Output {
     scores: Option<Scores>,
 }
 
-pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
+pub(super) fn run(args: Args, device: &Device, ignore_memory: bool) -> Result<(), RunError> {
     let split = SplitConfig {
         name: None,
         annotations: args.annotations,
@@ -139,6 +140,14 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
         device: device.clone(),
         stop: StopSignal::install()?,
     };
+    preflight::captioning(
+        &loaded.model,
+        &generation,
+        args.prompt.as_deref().unwrap_or_default(),
+        settings.batch_size.min(samples.len()),
+        device,
+        ignore_memory,
+    )?;
     let progress = bar("loss");
     let show = |done: usize, total: usize| {
         progress.set_length(total as u64);

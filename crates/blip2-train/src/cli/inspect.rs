@@ -8,6 +8,7 @@ use blip2::presets;
 use burn::tensor::Device;
 
 use super::convert::Gaps;
+use super::inspect_plan;
 use super::model::{LoadedRun, TowerDType, load_run};
 use super::result_line;
 use super::stage1::{is_run, load as load_stage1};
@@ -21,8 +22,13 @@ use crate::run::RunFolder;
 pub(super) struct Args {
     /// A run folder, a checkpoint of any known layout, a model of the hub (owner/name), a config
     /// file, or the name of a published model for its dimensions alone.
-    #[arg(value_name = "MODEL_OR_CONFIG")]
-    target: PathBuf,
+    #[arg(value_name = "MODEL_OR_CONFIG", required_unless_present = "config")]
+    target: Option<PathBuf>,
+    /// A config file.
+    #[arg(long, value_name = "FILE", conflicts_with = "target")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    plan: inspect_plan::Args,
     #[command(flatten)]
     gaps: Gaps,
 }
@@ -31,9 +37,20 @@ pub(super) struct Args {
 const BATCH_SIZE: usize = 8;
 
 pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
-    let is_config = args.target.extension().is_some_and(|ext| ext == "toml");
+    // One of the two is there.
+    let target = args.config.or(args.target).unwrap_or_default();
+    let is_config = target.extension().is_some_and(|ext| ext == "toml");
+    if args.plan.plan {
+        return match is_config {
+            true => inspect_plan::run(args.plan, &target, device),
+            false => Err(RunError::Usage(format!(
+                "--plan needs a config file (.toml), which {} is not",
+                target.display()
+            ))),
+        };
+    }
     if is_config {
-        let recipe = recipe_file::read(&args.target, &[])?;
+        let recipe = recipe_file::read(&target, &[])?;
         if let Some(config) = &recipe.stage1 {
             let model = config.init(device)?;
             return result_line(&parameter_table(&stage1_rows(&model)));
@@ -41,7 +58,7 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
         let Some(config) = &recipe.model else {
             return Err(RunError::Usage(format!(
                 "{} describes no captioner",
-                args.target.display()
+                target.display()
             )));
         };
         let model = config.init(device)?.with_lora(&config.lora, device)?;
@@ -49,20 +66,20 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
         adapters(&model)?;
         return table(&rows, model.architecture(), recipe.train.batch_size);
     }
-    if is_run(&args.target)? {
-        let loaded = load_stage1(&args.target, &[], None, TowerDType::F32, device)?;
+    if is_run(&target)? {
+        let loaded = load_stage1(&target, &[], None, TowerDType::F32, device)?;
         result_line("weights: every tensor loaded; missing: none; unexpected: none")?;
         return result_line(&parameter_table(&stage1_rows(&loaded.model)));
     }
-    if RunFolder::is_at(&args.target) {
-        let LoadedRun { model, recipe, .. } = load_run(&args.target, device)?;
+    if RunFolder::is_at(&target) {
+        let LoadedRun { model, recipe, .. } = load_run(&target, device)?;
         result_line("weights: every tensor loaded; missing: none; unexpected: none")?;
         let rows = parameter_rows(model.architecture(), &Frozen::of(&model));
         adapters(&model)?;
         return table(&rows, model.architecture(), recipe.train.batch_size);
     }
-    let preset = args.target.to_str().and_then(presets::preset);
-    if let (Some(preset), false) = (preset, args.target.exists()) {
+    let preset = target.to_str().and_then(presets::preset);
+    if let (Some(preset), false) = (preset, target.exists()) {
         result_line(&format!("{}: {}", preset.name, preset.source))?;
         let Some(architecture) = preset.architecture() else {
             let parts = [
@@ -81,14 +98,14 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
         return table(&rows, &architecture, BATCH_SIZE);
     }
     let is_name = |name: &str| !name.contains(['/', '.', '\\']);
-    if !args.target.exists() && args.target.to_str().is_some_and(is_name) {
+    if !target.exists() && target.to_str().is_some_and(is_name) {
         return Err(RunError::Usage(format!(
             "{} is neither a file or folder nor one of {}",
-            args.target.display(),
+            target.display(),
             presets::NAMES.join(", ")
         )));
     }
-    let target = model_path::find(&args.target, Needed::Checkpoint)?;
+    let target = model_path::find(&target, Needed::Checkpoint)?;
     let checkpoint = args.gaps.import(target)?.open()?;
     result_line(checkpoint.report.to_string().trim_end())?;
     let rows = parameter_rows(&checkpoint.architecture, &Frozen::both());

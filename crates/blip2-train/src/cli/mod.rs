@@ -8,6 +8,7 @@ mod evaluate;
 mod features;
 mod generation;
 mod inspect;
+mod inspect_plan;
 mod logging;
 mod matching;
 mod metrics;
@@ -34,6 +35,9 @@ struct Cli {
     /// Where to compute: BACKEND or BACKEND:INDEX; without it the backend this binary was built for.
     #[arg(long, global = true, value_name = "DEVICE")]
     device: Option<String>,
+    /// Runs what is estimated not to fit in memory, too.
+    #[arg(long, global = true)]
+    ignore_memory: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -72,6 +76,7 @@ pub fn main() -> ExitCode {
         }
     };
     logging::install();
+    crate::out_of_memory::install();
     // Parallel work that begins outside of rayon's pool is handed to it by way of the system, some
     // thousand times a second in training; inside, it begins at once.
     let result = match rayon::ThreadPoolBuilder::new().build() {
@@ -88,11 +93,12 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<(), RunError> {
+    let ignore = cli.ignore_memory;
     let device = || crate::device::parse(cli.device.as_deref());
     match cli.command {
-        Command::Train(args) => train::run(args, &device()?),
-        Command::Caption(args) => caption::run(args, &device()?),
-        Command::Evaluate(args) => evaluate::run(args, &device()?),
+        Command::Train(args) => train::run(args, &device()?, ignore),
+        Command::Caption(args) => caption::run(args, &device()?, ignore),
+        Command::Evaluate(args) => evaluate::run(args, &device()?, ignore),
         Command::Features(args) => features::run(args, &device()?),
         Command::Match(args) => matching::run(args, &device()?),
         Command::Score(args) => score::run(args),

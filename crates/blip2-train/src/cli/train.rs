@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 
 use crate::RunError;
+use crate::plan::{peak_memory, preflight};
 use crate::recipe_file;
 use crate::run::{RunFolder, StopSignal};
 use crate::train::Start;
@@ -28,20 +29,25 @@ pub(super) struct Args {
     out: Option<PathBuf>,
 }
 
-pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
-    let start = match &args.resume {
-        Some(folder) => Start::resume(folder)?,
+pub(super) fn run(args: Args, device: &Device, ignore_memory: bool) -> Result<(), RunError> {
+    let (start, estimated) = match &args.resume {
+        Some(folder) => {
+            let start = Start::resume(folder)?;
+            let estimated = preflight::training(&start.recipe, device, ignore_memory)?;
+            (start, estimated)
+        }
         None => {
             let config = match args.config {
                 Some(config) => config,
                 None => default_config()?,
             };
             let recipe = recipe_file::read(&config, &args.set)?;
+            let estimated = preflight::training(&recipe, device, ignore_memory)?;
             let out = args.out.unwrap_or_else(|| {
                 let name = config.file_stem().unwrap_or_default().to_string_lossy();
                 RunFolder::free_name(&name)
             });
-            Start::new_run(recipe, &out)?
+            (Start::new_run(recipe, &out)?, estimated)
         }
     };
     super::logging::to_run(&start.folder)?;
@@ -55,7 +61,16 @@ pub(super) fn run(args: Args, device: &Device) -> Result<(), RunError> {
         tracing::info!("{from}");
     }
     let stop = StopSignal::install()?;
-    crate::train::run(start, device, &stop)
+    crate::train::run(start, device, &stop)?;
+    if let (Some(estimated), Some(peak)) = (estimated, peak_memory()) {
+        let mebibytes = |bytes: usize| bytes >> 20;
+        eprintln!(
+            "memory at the peak: {} MiB, estimated: {} MiB",
+            mebibytes(peak),
+            mebibytes(estimated)
+        );
+    }
+    Ok(())
 }
 
 /// The default config in the current folder or one above it, or where this binary was built.

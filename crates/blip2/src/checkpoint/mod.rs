@@ -5,6 +5,7 @@
 //! other, when a module takes them or a file is written, and never all at once.
 
 mod architecture;
+mod dimensions;
 pub mod export;
 mod fill;
 pub mod hugging_face;
@@ -19,6 +20,7 @@ mod weights;
 
 pub(crate) use architecture::list as expected_of;
 pub use architecture::{Architecture, Bridge};
+pub use dimensions::{opt_dimensions, vision_dimensions};
 pub use export::{WeightsDType, save_opt, save_vision};
 pub use fill::{Expected, Precision, Progress};
 pub use import::{Checkpoint, Import, Imported};
