@@ -27,6 +27,8 @@ use blip2_data::skips::{OnError, SkipLog};
 use blip2_data::transforms::ImageProcessor;
 use blip2_lm::GenerationConfig;
 use blip2_train::optim::optimizer;
+use blip2_train::out_of_memory::Allocator;
+use blip2_train::plan::preflight;
 use blip2_train::recipe::OptimizerConfig;
 use blip2_train::tasks::CaptionTask;
 use burn::module::Module;
@@ -34,6 +36,10 @@ use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Distribution, Tensor};
 
 type Failure = Box<dyn std::error::Error>;
+
+/// Says what was done and which batch would fit, should memory run out.
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
@@ -137,6 +143,11 @@ impl Worker {
     fn work(&mut self, request: &Request) -> Result<f64, Failure> {
         match request.work.as_str() {
             "train" => {
+                preflight::step(
+                    self.model(),
+                    request.number("batch")?,
+                    request.number("text")?,
+                )?;
                 let images = self.images(request.number("batch")?, None);
                 self.step(images.into(), request)
             }
@@ -205,14 +216,16 @@ impl Worker {
         let tokens = request.number("tokens")?;
         let (batch, beams) = (request.number("batch")?, request.number("beams")?);
         let model = self.model().valid();
-        let samples = self.samples(batch, 1)?;
-        let images = self.images(batch, None);
         let generation = GenerationConfig {
             num_beams: beams,
             max_new_tokens: tokens,
             min_new_tokens: tokens,
             ..GenerationConfig::default()
         };
+        let device = self.device.clone().inner();
+        preflight::captioning(&model, &generation, "", batch, &device, false)?;
+        let samples = self.samples(batch, 1)?;
+        let images = self.images(batch, None);
         let started = Instant::now();
         let captioned = model.predict(images, samples, &generation)?;
         let seconds = started.elapsed().as_secs_f64();

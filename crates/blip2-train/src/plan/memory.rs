@@ -178,6 +178,27 @@ pub fn captioning_alone(model: &Captioner, captions: &Captions) -> Need {
     }
 }
 
+/// Of a step of training by `step`, besides the weights: what waits for the backward pass, gradients, and the
+/// moments of AdamW.
+pub fn step_alone(step: &Step) -> Need {
+    let learned = step.parameters.learned() * F32;
+    let mut items = vec![
+        ("gradients".to_string(), learned),
+        ("AdamW's two moments".to_string(), 2 * learned),
+    ];
+    let kept = step.kept.iter();
+    items.extend(kept.map(|(part, &bytes)| (format!("activations, {part}"), bytes)));
+    let items: Vec<Item> = items
+        .into_iter()
+        .map(|(what, bytes)| Item { what, bytes })
+        .collect();
+    Need {
+        phase: Phase::Training,
+        bytes: 2 * learned + step.tape.peak().max(2 * learned),
+        largest: largest(&items, Phase::Training),
+    }
+}
+
 fn largest(items: &[Item], phase: Phase) -> Item {
     let of_phase = |item: &&Item| match phase {
         Phase::Training => true,

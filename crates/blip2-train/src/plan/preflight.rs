@@ -9,7 +9,9 @@ use burn::tensor::Device;
 use super::dry_run::Kernels;
 use super::fit::{largest, largest_batch};
 use super::machine::MainMemory;
-use super::memory::{Memory, Need, Phase, captioning_alone, words};
+use super::memory::{Memory, Need, Phase, captioning_alone, step_alone, words};
+use super::model::{Batch, Captioner, Model};
+use super::towers::Keeping;
 use super::workload::{Captions, Workload, loaded};
 use crate::RunError;
 use crate::out_of_memory;
@@ -133,6 +135,30 @@ fn fitting(workload: &Workload, phase: Phase, free: usize) -> Option<usize> {
     }
 }
 
+/// As [`training`], of one step of a captioner whose weights are in memory already and whose towers are
+/// frozen, with `images` captions of `tokens`.
+///
+/// # Errors
+///
+/// As [`training`].
+pub fn step(model: &Blip2Caption, images: usize, tokens: usize) -> Result<(), RunError> {
+    let model = Model::Caption(Box::new(Captioner {
+        between: Keeping::trained(),
+        qformer: (model.architecture().qformer.clone(), Keeping::trained()),
+        ..loaded(model.architecture())
+    }));
+    let need = |images| {
+        let batch = Batch {
+            images,
+            tokens,
+            scored: tokens as f64,
+            cached: false,
+        };
+        step_alone(&model.step(&batch, Kernels::Fused))
+    };
+    fits_or(need, images, "the batch", "a step of training", false)
+}
+
 /// As [`training`], of captions of `batch` images at once by a model whose weights are in memory already.
 ///
 /// # Errors
@@ -159,15 +185,26 @@ pub fn captioning(
         val_loss: None,
         test: None,
     };
-    let (field, model) = ("--batch-size", &loaded(model.architecture()));
-    let free = MainMemory::now().free;
+    let model = &loaded(model.architecture());
     let need = |batch| captioning_alone(model, &Captions { batch, ..*captions });
-    let all = need(captions.batch);
-    let fits = largest(captions.batch, |batch| need(batch).bytes <= free);
+    fits_or(need, batch, "--batch-size", "captioning", ignore)
+}
+
+/// Compares what a batch needs with what is free, and tells [`out_of_memory`] what to say of `what`.
+fn fits_or(
+    need: impl Fn(usize) -> Need,
+    batch: usize,
+    field: &'static str,
+    what: &str,
+    ignore: bool,
+) -> Result<(), RunError> {
+    let free = MainMemory::now().free;
+    let all = need(batch);
+    let fits = largest(batch, |batch| need(batch).bytes <= free);
     out_of_memory::during(&format!(
-        "out of memory in captioning, which was estimated to need {}; {field} = {} would fit",
+        "out of memory in {what}, which was estimated to need {}; {field} = {} would fit",
         words(all.bytes),
-        (captions.batch / 2).clamp(1, fits.unwrap_or(1))
+        (batch / 2).clamp(1, fits.unwrap_or(1).max(1))
     ));
     match short(&all, free) && !ignore {
         true => Err(RunError::Memory(Box::new(Shortage {
