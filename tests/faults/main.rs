@@ -174,9 +174,11 @@ fn bad_data_stops_the_run_or_is_skipped_counted_and_listed() {
         text.contains(&format!("{} items were skipped", bad.len() + 1)),
         "{text}"
     );
-    let report = fs::read_to_string(experiment.path("run/report.html")).unwrap();
-    for (_, expected) in bad {
-        assert!(report.contains(expected), "{expected}");
+    for file in ["run/report.html", "run/log.txt"] {
+        let text = fs::read_to_string(experiment.path(file)).unwrap();
+        for (_, expected) in bad {
+            assert!(text.contains(expected), "{file}: {expected}");
+        }
     }
     assert!(read_json(&experiment.path("run/scores.json"))["splits"]["test"].is_object());
 }

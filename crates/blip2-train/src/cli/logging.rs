@@ -1,26 +1,35 @@
 //! Warnings to stderr, and everything to the run's `log.txt` once there is a run.
 
-use std::fs::OpenOptions;
-use std::sync::Mutex;
+use std::fs::{File, OpenOptions};
+use std::sync::{Arc, OnceLock};
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt;
+use tracing_subscriber::fmt::writer::OptionalWriter;
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Registry, fmt};
 
 use crate::RunError;
 use crate::run::RunFolder;
 
-type FileLayer = Option<Box<dyn Layer<Registry> + Send + Sync>>;
-
-static FILE: Mutex<Option<Handle<FileLayer, Registry>>> = Mutex::new(None);
+/// The run's log, once there is a run. A layer that is put in later would see nothing: filters are counted
+/// when the subscriber is made.
+static LOG: OnceLock<Arc<File>> = OnceLock::new();
 
 /// Starts logging to stderr.
 pub(super) fn install() {
-    let (file, handle) = reload::Layer::new(None as FileLayer);
+    let ours = Targets::new()
+        .with_target("blip2", LevelFilter::INFO)
+        .with_default(LevelFilter::WARN);
+    let file = fmt::layer()
+        .with_ansi(false)
+        .with_writer(|| match LOG.get() {
+            Some(file) => OptionalWriter::some(Arc::clone(file)),
+            None => OptionalWriter::none(),
+        })
+        .with_filter(ours);
     let stderr = fmt::layer()
         .with_writer(std::io::stderr)
         .with_target(false)
@@ -31,12 +40,9 @@ pub(super) fn install() {
         .with(file)
         .with(stderr)
         .try_init();
-    *FILE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(handle);
 }
 
-/// Logs to the run's `log.txt` as well.
+/// Logs to the run's `log.txt` as well. A process has one run.
 ///
 /// # Errors
 ///
@@ -48,20 +54,6 @@ pub(super) fn to_run(folder: &RunFolder) -> Result<(), RunError> {
         .append(true)
         .open(&path)
         .map_err(RunError::io(&path))?;
-    let ours = Targets::new()
-        .with_target("blip2", LevelFilter::INFO)
-        .with_default(LevelFilter::WARN);
-    let layer = fmt::layer()
-        .with_ansi(false)
-        .with_writer(Mutex::new(file))
-        .with_filter(ours)
-        .boxed();
-    if let Some(handle) = &*FILE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
-    {
-        // The subscriber lives as long as the process.
-        let _ = handle.reload(Some(layer));
-    }
+    let _ = LOG.set(Arc::new(file));
     Ok(())
 }

@@ -51,6 +51,8 @@ pub(super) fn run(args: Args, device: &Device, ignore_memory: bool) -> Result<()
         }
     };
     super::logging::to_run(&start.folder)?;
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!("blip2 {version} trains on {device:?}");
     eprintln!("run folder: {}", start.folder.path().display());
     if args.resume.is_some() {
         let from = match &start.resume {
