@@ -1,7 +1,9 @@
-//! From files into modules: tensor by tensor, so that loading takes little more memory than the
+//! From files into modules, through small buffers, so that loading takes little more memory than the
 //! weights themselves.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use blip2_kernels::MatricesTo;
@@ -14,6 +16,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::names::{Address, Part};
+use super::place::placed;
 use super::weights::{Weight, Weights};
 use crate::Blip2Error;
 
@@ -114,9 +117,7 @@ pub fn fill_known<M: Module>(
     device: &Device,
 ) -> Result<M, Blip2Error> {
     let parameters = expected(&module);
-    // What a closure of the store can't hand back through it.
-    let failure: Arc<Mutex<Option<Blip2Error>>> = Arc::default();
-    let mut tensors = Vec::with_capacity(parameters.len());
+    let mut jobs = Vec::with_capacity(parameters.len());
     for (path, parameter) in &parameters {
         let Some(weight) = weights.get(part, path) else {
             continue;
@@ -126,39 +127,21 @@ pub fn fill_known<M: Module>(
             2 => matrices.of(weight.dtype),
             _ => DType::F32,
         };
-        let mut burn_shape = parameter.shape.clone();
+        let mut shape = parameter.shape.clone();
         if parameter.transposed {
-            burn_shape.reverse();
+            shape.reverse();
         }
         let turn = parameter.transposed && !weight.burn_layout;
-        let (failure, meter) = (failure.clone(), progress.cloned());
-        let shape = burn_shape.clone();
-        let read = move || {
-            let data = weight.read(dtype).map_err(|error| {
-                let reason = error.to_string();
-                *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                burn_pack::Error::ValidationError(reason)
-            })?;
-            if let Some(meter) = &meter {
-                meter.add(data.len());
-            }
-            let bytes = match turn {
-                true => transposed(&data, dtype, shape[0]),
-                false => Bytes::from_bytes_vec(data),
-            };
-            Ok(TensorData::from_bytes(bytes, shape.clone(), dtype))
-        };
-        let (name, shape) = (path.clone(), burn_shape.into());
-        tensors.push(bridge::deferred(name, dtype, shape, None, read));
+        jobs.push(Job {
+            path,
+            weight,
+            dtype,
+            shape,
+            turn,
+        });
     }
+    let tensors = run(jobs, progress)?;
     let result = module.apply(tensors, None, None, true);
-    if let Some(error) = failure
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take()
-    {
-        return Err(error);
-    }
     match result.errors.first() {
         None => Ok(module),
         Some(error) => Err(Blip2Error::Format {
@@ -166,6 +149,69 @@ pub fn fill_known<M: Module>(
             reason: format!("{}: {error}", part.name()),
         }),
     }
+}
+
+/// A parameter that is to be read.
+struct Job<'a> {
+    path: &'a str,
+    weight: Weight,
+    dtype: DType,
+    /// Burn's.
+    shape: Vec<usize>,
+    /// The file has the matrix the other way round.
+    turn: bool,
+}
+
+impl Job<'_> {
+    fn run(
+        &self,
+        buffer: &mut Vec<u8>,
+        progress: Option<&Meter>,
+    ) -> Result<burn_pack::Tensor, Blip2Error> {
+        let columns = self.turn.then(|| self.shape[0]);
+        let bytes = placed(&self.weight, self.dtype, columns, buffer)?;
+        if let Some(meter) = progress {
+            meter.add(bytes.len());
+        }
+        let shape = self.shape.clone();
+        let data = TensorData::from_bytes(bytes, shape.clone(), self.dtype);
+        // The store clones a tensor at hand with all of its bytes, one that is drawn it does not.
+        let once = Mutex::new(Some(data));
+        let draw = move || {
+            let mut data = once.lock().unwrap_or_else(PoisonError::into_inner);
+            let again = || burn_pack::Error::ValidationError("is drawn twice".into());
+            data.take().ok_or_else(again)
+        };
+        let (name, dtype) = (self.path.to_string(), self.dtype);
+        Ok(bridge::deferred(name, dtype, shape.into(), None, draw))
+    }
+}
+
+/// Reads all parameters: those that go through a small buffer side by side, then, one at a time, those
+/// that are in memory as a whole before they are placed.
+fn run(jobs: Vec<Job>, progress: Option<&Meter>) -> Result<Vec<burn_pack::Tensor>, Blip2Error> {
+    let (mut small, whole): (Vec<_>, Vec<_>) =
+        jobs.into_iter().partition(|job| job.weight.in_pieces());
+    // A thread that takes the largest last would leave the others waiting.
+    small.sort_by_key(|job| Reverse(job.shape.iter().product::<usize>()));
+    let next = AtomicUsize::new(0);
+    let worker = || {
+        let mut buffer = Vec::new();
+        let jobs = std::iter::from_fn(|| small.get(next.fetch_add(1, Ordering::Relaxed)));
+        jobs.map(|job| job.run(&mut buffer, progress))
+            .collect::<Result<Vec<_>, _>>()
+    };
+    let threads = rayon::current_num_threads().min(small.len());
+    let done = (0..threads)
+        .into_par_iter()
+        .with_max_len(1)
+        .map(|_| worker());
+    let done = done.collect::<Result<Vec<_>, _>>()?;
+    let mut tensors: Vec<_> = done.into_iter().flatten().collect();
+    for job in &whole {
+        tensors.push(job.run(&mut Vec::new(), progress)?);
+    }
+    Ok(tensors)
 }
 
 /// The precision in which the matrices of a module are kept.
@@ -288,72 +334,4 @@ fn interpolated(weight: &Weight, expected: &[usize], device: &Device) -> Option<
     };
     let (file, key) = (weight.file.clone(), weight.key.clone());
     Some(Weight::new(file, key, DType::F32, expected.to_vec(), read))
-}
-
-/// A row-major matrix of `columns` columns, transposed.
-pub(super) fn transposed(bytes: &[u8], dtype: DType, columns: usize) -> Bytes {
-    // Burn copies bytes that are not aligned for their type, so they are made as numbers.
-    match dtype.size() {
-        2 => Bytes::from_elems(transposed_as(bytes, columns, u16::from_le_bytes)),
-        8 => Bytes::from_elems(transposed_as(bytes, columns, u64::from_le_bytes)),
-        _ => Bytes::from_elems(transposed_as(bytes, columns, u32::from_le_bytes)),
-    }
-}
-
-/// Works tile by tile through a small buffer, for the elements of a column are far apart in memory.
-fn transposed_as<const SIZE: usize, E: Copy + Default + Send>(
-    bytes: &[u8],
-    columns: usize,
-    number: impl Fn([u8; SIZE]) -> E + Sync,
-) -> Vec<E> {
-    const TILE: usize = 32;
-    let (elements, _) = bytes.as_chunks::<SIZE>();
-    let rows = elements.len() / columns.max(1);
-    let mut target = vec![E::default(); elements.len()];
-    let strips = target.par_chunks_mut((rows * TILE).max(1)).enumerate();
-    strips.for_each(|(strip, target)| {
-        let first = strip * TILE;
-        let width = TILE.min(columns - first);
-        let mut tile = [[E::default(); TILE]; TILE];
-        for top in (0..rows).step_by(TILE) {
-            let height = TILE.min(rows - top);
-            for (row, tile) in tile.iter_mut().enumerate().take(height) {
-                let source = &elements[(top + row) * columns + first..][..width];
-                for (value, element) in tile.iter_mut().zip(source) {
-                    *value = number(*element);
-                }
-            }
-            for column in 0..width {
-                let target = &mut target[column * rows + top..][..height];
-                for (value, tile) in target.iter_mut().zip(&tile) {
-                    *value = tile[column];
-                }
-            }
-        }
-    });
-    target
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn matrices_of_any_size_are_transposed() {
-        let (rows, columns) = (70, 33);
-        let values: Vec<f32> = (0..rows * columns).map(|value| value as f32).collect();
-        for dtype in [DType::F16, DType::F32, DType::F64] {
-            let data = TensorData::new(values.clone(), [rows, columns]).convert_dtype(dtype);
-            let bytes = transposed(data.as_bytes(), dtype, columns);
-            let turned = TensorData::from_bytes(bytes, [columns, rows], dtype);
-            let turned: Vec<f32> = turned.convert_dtype(DType::F32).try_to_vec().unwrap();
-            // f16 holds whole numbers up to 2048; beyond, both sides round alike.
-            let values: Vec<f32> = data.convert_dtype(DType::F32).try_to_vec().unwrap();
-            for row in 0..rows {
-                for column in 0..columns {
-                    assert_eq!(turned[column * rows + row], values[row * columns + column]);
-                }
-            }
-        }
-    }
 }

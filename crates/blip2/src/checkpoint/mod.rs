@@ -12,6 +12,7 @@ pub mod hugging_face;
 mod import;
 mod load;
 pub mod names;
+mod place;
 mod report;
 mod source;
 mod stage1;

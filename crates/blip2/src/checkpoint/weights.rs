@@ -25,7 +25,16 @@ pub struct Weight {
     pub file: Arc<Path>,
     /// As `file`.
     pub key: String,
-    read: Arc<dyn Fn() -> Result<Vec<u8>, Blip2Error> + Send + Sync>,
+    values: Values,
+}
+
+/// Where the values of a weight come from.
+#[derive(Clone)]
+enum Values {
+    /// One tensor of a file, as it stands there.
+    Stored(StoredTensor),
+    /// They are made of others.
+    Made(Arc<dyn Fn() -> Result<Vec<u8>, Blip2Error> + Send + Sync>),
 }
 
 impl Weight {
@@ -43,7 +52,7 @@ impl Weight {
             burn_layout: false,
             file,
             key,
-            read: Arc::new(read),
+            values: Values::Made(Arc::new(read)),
         }
     }
 
@@ -62,15 +71,8 @@ impl Weight {
     /// An unreadable file, or NaN and infinity among the values: such weights make every output
     /// NaN.
     pub fn read(&self, dtype: DType) -> Result<Vec<u8>, Blip2Error> {
-        let bytes = (self.read)()?;
-        let count = count_not_finite(&bytes, self.dtype);
-        if count > 0 {
-            return Err(Blip2Error::NotFinite {
-                path: self.file.to_path_buf(),
-                key: self.key.clone(),
-                count,
-            });
-        }
+        let bytes = self.stored_values()?;
+        self.check_finite(count_not_finite(&bytes, self.dtype))?;
         if self.dtype == dtype {
             return Ok(bytes);
         }
@@ -79,18 +81,73 @@ impl Weight {
         Ok(data.convert_dtype(dtype).into_bytes().to_vec())
     }
 
+    /// Whether [`pieces`](Self::pieces) needs room for a piece alone, not for all values.
+    pub(crate) fn in_pieces(&self) -> bool {
+        matches!(&self.values, Values::Stored(stored) if stored.in_parts())
+    }
+
+    /// Hands the values to `take` as they are stored, in order, `len` bytes at a time at most.
+    /// `buffer` is room for them, to be used again.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub(crate) fn pieces(
+        &self,
+        len: usize,
+        buffer: &mut Vec<u8>,
+        mut take: impl FnMut(&[u8]),
+    ) -> Result<(), Blip2Error> {
+        let mut count = 0;
+        let mut take = |piece: &[u8]| {
+            count += count_not_finite(piece, self.dtype);
+            take(piece);
+        };
+        match &self.values {
+            Values::Stored(stored) if stored.in_parts() => {
+                let bytes = stored.byte_len();
+                let len = len.min(bytes);
+                if buffer.len() < len {
+                    buffer.resize(len, 0);
+                }
+                for start in (0..bytes).step_by(len.max(1)) {
+                    let piece = &mut buffer[..len.min(bytes - start)];
+                    stored.read_at(start, piece)?;
+                    take(piece);
+                }
+            }
+            _ => self.stored_values()?.chunks(len.max(1)).for_each(take),
+        }
+        self.check_finite(count)
+    }
+
+    fn stored_values(&self) -> Result<Vec<u8>, Blip2Error> {
+        match &self.values {
+            Values::Stored(stored) => stored.read(),
+            Values::Made(make) => make(),
+        }
+    }
+
+    fn check_finite(&self, count: usize) -> Result<(), Blip2Error> {
+        match count {
+            0 => Ok(()),
+            count => Err(Blip2Error::NotFinite {
+                path: self.file.to_path_buf(),
+                key: self.key.clone(),
+                count,
+            }),
+        }
+    }
+
     /// A stored tensor as it is.
     pub(crate) fn whole(stored: &StoredTensor) -> Self {
-        let of_read = stored.clone();
         Self {
+            shape: stored.shape.clone(),
+            dtype: stored.dtype,
             burn_layout: stored.burn_layout,
-            ..Self::new(
-                stored.file.clone(),
-                stored.key.clone(),
-                stored.dtype,
-                stored.shape.clone(),
-                move || of_read.read(),
-            )
+            file: stored.file.clone(),
+            key: stored.key.clone(),
+            values: Values::Stored(stored.clone()),
         }
     }
 
@@ -128,25 +185,33 @@ impl fmt::Debug for Weight {
 /// How many values are NaN or infinite.
 fn count_not_finite(bytes: &[u8], dtype: DType) -> usize {
     // All bits of the exponent are set in NaN and infinity, in every format.
-    let count = |mask: u16| {
-        bytes
-            .chunks_exact(2)
-            .filter(|pair| u16::from_le_bytes([pair[0], pair[1]]) & mask == mask)
-            .count()
-    };
     match dtype {
-        DType::F16 => count(0x7c00),
-        DType::BF16 => count(0x7f80),
-        DType::F32 => bytes
-            .chunks_exact(4)
-            .filter(|four| four[3] & 0x7f == 0x7f && four[2] & 0x80 == 0x80)
-            .count(),
-        DType::F64 => bytes
-            .chunks_exact(8)
-            .filter(|eight| eight[7] & 0x7f == 0x7f && eight[6] & 0xf0 == 0xf0)
-            .count(),
+        DType::F16 => count_set(bytes, |two| u16::from_le_bytes(two) & 0x7c00 == 0x7c00),
+        DType::BF16 => count_set(bytes, |two| u16::from_le_bytes(two) & 0x7f80 == 0x7f80),
+        DType::F32 => count_set(bytes, |four| {
+            u32::from_le_bytes(four) & 0x7f80_0000 == 0x7f80_0000
+        }),
+        DType::F64 => count_set(bytes, |eight| {
+            u64::from_le_bytes(eight) & 0x7ff0 << 48 == 0x7ff0 << 48
+        }),
         _ => 0,
     }
+}
+
+/// For how many values `set` holds.
+fn count_set<const SIZE: usize>(bytes: &[u8], set: impl Fn([u8; SIZE]) -> bool) -> usize {
+    // Counters of 32 bits and whole blocks make it a loop over vectors.
+    let (values, _) = bytes.as_chunks::<SIZE>();
+    let of_block = |block: &[[u8; SIZE]]| {
+        block
+            .iter()
+            .map(|&value| u32::from(set(value)))
+            .sum::<u32>()
+    };
+    values
+        .chunks(1 << 16)
+        .map(|block| of_block(block) as usize)
+        .sum()
 }
 
 /// The tensors of a captioner or a tower, and what else their files hold.

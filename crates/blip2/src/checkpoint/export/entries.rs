@@ -7,8 +7,9 @@ use burn::tensor::DType;
 
 use super::WeightsDType;
 use crate::Blip2Error;
-use crate::checkpoint::fill::{Expected, transposed};
+use crate::checkpoint::fill::Expected;
 use crate::checkpoint::names::{Address, Layout};
+use crate::checkpoint::place::transposed;
 use crate::checkpoint::weights::{Weight, Weights};
 
 type Reader = dyn Fn() -> Result<Vec<u8>, Blip2Error> + Send + Sync;

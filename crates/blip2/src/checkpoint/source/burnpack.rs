@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use burn_store::burn_pack;
 
-use super::StoredTensor;
+use super::{StoredTensor, Values};
 use crate::Blip2Error;
 
 /// The tensors of one file, in Burn's layout.
@@ -29,10 +29,10 @@ pub(super) fn open(path: &Path) -> Result<BTreeMap<String, StoredTensor>, Blip2E
                 file: shared.clone(),
                 key: key.clone(),
                 burn_layout: true,
-                read: Arc::new(move || {
+                values: Values::Whole(Arc::new(move || {
                     let bytes = tensor.to_bytes().map_err(|error| error.to_string())?;
                     Ok(bytes.to_vec())
-                }),
+                })),
             };
             (key, stored)
         })

@@ -2,6 +2,7 @@
 
 mod burnpack;
 mod pickle;
+mod positioned;
 mod safetensors;
 mod shards;
 
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 use burn::tensor::DType;
 
+use self::positioned::Positioned;
 pub(crate) use self::safetensors::note;
 use crate::Blip2Error;
 #[cfg(feature = "hub")]
@@ -26,7 +28,14 @@ const WEIGHTS_FILES: [&str; 5] = [
     "pytorch_model.bin",
 ];
 
-type Reader = dyn Fn() -> Result<Vec<u8>, String> + Send + Sync;
+/// How the values of a tensor are got at.
+#[derive(Clone)]
+enum Values {
+    /// They stand in a file as they are, from this byte on.
+    At(Arc<Positioned>, u64),
+    /// Another reader hands out all of them.
+    Whole(Arc<dyn Fn() -> Result<Vec<u8>, String> + Send + Sync>),
+}
 
 /// A tensor in a file: what the file says of it, and how to read it.
 #[derive(Clone)]
@@ -41,7 +50,7 @@ pub struct StoredTensor {
     pub key: String,
     /// Burn's layout: linear weights are `[in, out]`.
     pub burn_layout: bool,
-    read: Arc<Reader>,
+    values: Values,
 }
 
 impl StoredTensor {
@@ -51,10 +60,46 @@ impl StoredTensor {
     ///
     /// If the file can't be read, or ends too early.
     pub fn read(&self) -> Result<Vec<u8>, Blip2Error> {
-        (self.read)().map_err(|reason| Blip2Error::Format {
+        match &self.values {
+            Values::At(..) => {
+                let mut bytes = vec![0; self.byte_len()];
+                self.read_at(0, &mut bytes)?;
+                Ok(bytes)
+            }
+            Values::Whole(read) => read().map_err(|reason| self.unreadable(reason)),
+        }
+    }
+
+    /// Whether a part of the values can be read without the rest.
+    pub(crate) fn in_parts(&self) -> bool {
+        matches!(self.values, Values::At(..))
+    }
+
+    /// Fills `bytes` with the values that begin `start` bytes after the first.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub(crate) fn read_at(&self, start: usize, bytes: &mut [u8]) -> Result<(), Blip2Error> {
+        match &self.values {
+            Values::At(file, offset) => file
+                .read(bytes, offset + start as u64)
+                .map_err(|error| self.unreadable(error.to_string())),
+            Values::Whole(_) => {
+                let whole = self.read()?;
+                let part = whole.get(start..).and_then(|rest| rest.get(..bytes.len()));
+                let part = part.ok_or_else(|| self.unreadable("ends too early".into()))?;
+                bytes.copy_from_slice(part);
+                Ok(())
+            }
+        }
+    }
+
+    fn unreadable(&self, reason: String) -> Blip2Error {
+        Blip2Error::Format {
             path: self.file.to_path_buf(),
             reason: format!("`{}`: {reason}", self.key),
-        })
+        }
     }
 
     /// Bytes of the values.

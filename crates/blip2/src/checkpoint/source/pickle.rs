@@ -7,7 +7,7 @@ use std::sync::Arc;
 use burn::tensor::DType;
 use pytorch_reader::{PickleValue, PytorchReader};
 
-use super::StoredTensor;
+use super::{StoredTensor, Values};
 use crate::Blip2Error;
 
 /// Where training programs put the weights, beside their optimizer and their settings: LAVIS,
@@ -100,7 +100,7 @@ pub(super) fn open(path: &Path) -> Result<BTreeMap<String, StoredTensor>, Blip2E
                 file: shared.clone(),
                 key: key.clone(),
                 burn_layout: false,
-                read: Arc::new(move || read().map_err(|error| error.to_string())),
+                values: Values::Whole(Arc::new(move || read().map_err(|error| error.to_string()))),
             };
             Ok((key, tensor))
         })

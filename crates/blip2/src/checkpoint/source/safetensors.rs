@@ -1,18 +1,19 @@
-//! Safetensors files, read tensor by tensor.
+//! Safetensors files, of which tensors or parts of them are read.
 //!
 //! Files are read at positions rather than memory-mapped: a mapping would count as memory until the
 //! system takes it back, and a file that is cut while it is mapped ends the process.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::Read;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use burn::tensor::DType;
 use safetensors::tensor::{Dtype, Metadata};
 
-use super::StoredTensor;
+use super::positioned::Positioned;
+use super::{StoredTensor, Values};
 use crate::Blip2Error;
 
 /// The largest header that the format allows.
@@ -71,7 +72,7 @@ pub(super) fn open(path: &Path) -> Result<BTreeMap<String, StoredTensor>, Blip2E
         reason,
     };
     let (file, metadata, header_len) = header(path)?;
-    let file = Arc::new(Mutex::new(file));
+    let file = Arc::new(Positioned::new(file));
     let shared: Arc<Path> = path.into();
     metadata
         .tensors()
@@ -91,22 +92,13 @@ pub(super) fn open(path: &Path) -> Result<BTreeMap<String, StoredTensor>, Blip2E
                     info.shape
                 )));
             }
-            let file = file.clone();
-            let read = move || {
-                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-                let mut bytes = vec![0; size];
-                file.seek(SeekFrom::Start(offset))
-                    .and_then(|_| file.read_exact(&mut bytes))
-                    .map_err(|error| error.to_string())?;
-                Ok(bytes)
-            };
             let tensor = StoredTensor {
                 dtype,
                 shape: info.shape.clone(),
                 file: shared.clone(),
                 key: key.clone(),
                 burn_layout: false,
-                read: Arc::new(read),
+                values: Values::At(file.clone(), offset),
             };
             Ok((key, tensor))
         })
