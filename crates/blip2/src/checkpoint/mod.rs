@@ -1,13 +1,14 @@
 //! Checkpoints of any known layout in, Hugging Face's, LAVIS's and our own out.
 //!
 //! [`Import`] looks a checkpoint through and gives account of every key ([`LoadReport`]);
-//! [`Checkpoint::load`] makes the captioner. [`export`] writes one. Tensors are read one after the
-//! other, when a module takes them or a file is written, and never all at once.
+//! [`Checkpoint::load`] makes the captioner. [`export`] writes one. Tensors go to the memory of their
+//! parameters piece by piece, or to a file one after the other, and are never held besides.
 
 mod architecture;
 mod dimensions;
 pub mod export;
 mod fill;
+mod huge_pages;
 pub mod hugging_face;
 mod import;
 mod load;

@@ -4,6 +4,7 @@
 use burn::tensor::{Bytes, DType, Element, bf16, f16};
 use rayon::prelude::*;
 
+use super::huge_pages::zeros;
 use super::weights::Weight;
 use crate::Blip2Error;
 
@@ -95,14 +96,20 @@ impl Placing<'_> {
         } = self;
         let count: usize = weight.shape.iter().product();
         let Some(columns) = columns.filter(|&columns| columns > 0) else {
-            let mut target = Vec::with_capacity(count);
+            let mut target = zeros::<E>(count);
+            let mut rest = target.as_mut_slice();
             weight.pieces(PIECE, buffer, |piece| {
-                target.extend(numbers(piece, &number))
+                let (elements, _) = piece.as_chunks::<SIZE>();
+                let (part, after) = std::mem::take(&mut rest).split_at_mut(elements.len());
+                for (value, element) in part.iter_mut().zip(elements) {
+                    *value = number(*element);
+                }
+                rest = after;
             })?;
             return Ok(Bytes::from_elems(target));
         };
         let rows = count / columns;
-        let mut target = vec![E::default(); count];
+        let mut target = zeros::<E>(count);
         let mut first = 0;
         let row_bytes = columns * SIZE;
         let whole = !weight.in_pieces();
@@ -162,12 +169,21 @@ fn turn<const SIZE: usize, E: Copy + Default + Send>(
             }
             for column in 0..width {
                 let target = &mut target[column * rows + first + top..][..height];
-                for (value, tile) in target.iter_mut().zip(&tile) {
-                    *value = tile[column];
+                // Nearly all are whole tiles: a known length is unrolled.
+                match height {
+                    TILE => copy_column(&mut target[..TILE], &tile, column),
+                    _ => copy_column(target, &tile, column),
                 }
             }
         }
     });
+}
+
+#[inline(always)]
+fn copy_column<E: Copy>(target: &mut [E], tile: &[[E; TILE]; TILE], column: usize) {
+    for (value, tile) in target.iter_mut().zip(tile) {
+        *value = tile[column];
+    }
 }
 
 /// The bits of the bf16 nearest to the finite f32 of these bits, the even one of two as near.

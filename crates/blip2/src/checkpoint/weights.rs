@@ -116,7 +116,21 @@ impl Weight {
                     take(piece);
                 }
             }
-            _ => self.stored_values()?.chunks(len.max(1)).for_each(take),
+            _ => {
+                let bytes = self.stored_values()?;
+                let expected = self.shape.iter().product::<usize>() * self.dtype.size();
+                if bytes.len() != expected {
+                    return Err(Blip2Error::Format {
+                        path: self.file.to_path_buf(),
+                        reason: format!(
+                            "`{}` has {} bytes in place of {expected}",
+                            self.key,
+                            bytes.len()
+                        ),
+                    });
+                }
+                bytes.chunks(len.max(1)).for_each(take);
+            }
         }
         self.check_finite(count)
     }
