@@ -177,35 +177,46 @@ fn read(
     skips: &SkipLog,
     device: &Device,
 ) -> Result<(Tensor<4>, Vec<usize>), DataError> {
-    let pixels: Vec<Result<Vec<f32>, DataError>> = samples
-        .par_iter()
-        .enumerate()
-        .map(|(row, sample)| Ok(process(row, &decode(&sample.path, limits)?)))
-        .collect();
+    let read = |row: usize| Ok((process(row, &decode(&samples[row].path, limits)?), row));
     let name = |row: usize| samples[row].path.display().to_string();
-    stack(pixels, name, size, skips, device)
+    stack(samples.len(), read, name, size, skips, device)
 }
 
-/// Puts the rows that could be read into one tensor, `[kept, 3, height, width]`, and says which
-/// they are.
+/// Reads `count` rows side by side into one tensor, `[kept, 3, height, width]`. `read` gives a row's
+/// values and what else belongs to it; that of the rows that could be read is returned, in order.
 ///
 /// # Errors
 ///
 /// The first row's that may not be skipped; or the last one's if none is left.
-pub(crate) fn stack(
-    rows: Vec<Result<Vec<f32>, DataError>>,
+pub(crate) fn stack<T: Send>(
+    count: usize,
+    read: impl Fn(usize) -> Result<(Vec<f32>, T), DataError> + Sync,
     name: impl Fn(usize) -> String,
     (height, width): (usize, usize),
     skips: &SkipLog,
     device: &Device,
-) -> Result<(Tensor<4>, Vec<usize>), DataError> {
-    let (mut values, mut kept) = (Vec::new(), Vec::new());
+) -> Result<(Tensor<4>, Vec<T>), DataError> {
+    let len = 3 * height * width;
+    let mut values = vec![0.0; count * len];
+    // Each row goes to its place while it is in the core's cache.
+    let rows: Vec<Result<T, DataError>> = values
+        .par_chunks_exact_mut(len)
+        .enumerate()
+        .map(|(row, place)| {
+            let (values, rest) = read(row)?;
+            place.copy_from_slice(&values);
+            Ok(rest)
+        })
+        .collect();
+    let mut kept = Vec::with_capacity(count);
     let mut last_error = None;
     for (row, result) in rows.into_iter().enumerate() {
         match result {
-            Ok(image) => {
-                values.extend(image);
-                kept.push(row);
+            Ok(rest) => {
+                if kept.len() < row {
+                    values.copy_within(row * len..(row + 1) * len, kept.len() * len);
+                }
+                kept.push(rest);
             }
             Err(error) if skips.on_error() == OnError::Skip && error.is_damage() => {
                 skips.add(&name(row), &error);
@@ -217,6 +228,33 @@ pub(crate) fn stack(
     if let (true, Some(error)) = (kept.is_empty(), last_error) {
         return Err(error);
     }
+    values.truncate(kept.len() * len);
     let data = TensorData::new(values, [kept.len(), 3, height, width]);
     Ok((Tensor::from_data(data, device), kept))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_can_not_be_read_leave_no_gap() {
+        let read = |row: usize| match row {
+            0 | 2 => Err(DataError::Image {
+                path: "bad.jpg".into(),
+                reason: "it is damaged".into(),
+            }),
+            _ => Ok((vec![row as f32; 6], row)),
+        };
+        let name = |row: usize| row.to_string();
+        let (skips, device) = (SkipLog::new(OnError::Skip), Device::default());
+        let (images, kept) = stack(5, read, name, (1, 2), &skips, &device).unwrap();
+        assert_eq!(images.dims(), [3, 3, 1, 2]);
+        assert_eq!(kept, [1, 3, 4]);
+        let values = images.into_data().try_to_vec::<f32>().unwrap();
+        assert_eq!(values, [[1.0; 6], [3.0; 6], [4.0; 6]].concat());
+        let failing = SkipLog::new(OnError::Fail);
+        assert!(stack(5, read, name, (1, 2), &failing, &device).is_err());
+        assert!(stack(1, read, name, (1, 2), &skips, &device).is_err());
+    }
 }

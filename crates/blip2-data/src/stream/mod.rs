@@ -30,7 +30,6 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use image::RgbImage;
-use rayon::prelude::*;
 
 pub use files::Shard;
 pub use source::Source;
@@ -163,22 +162,10 @@ impl StreamSource {
             index: item,
         });
         let rows: Vec<(Item, Look)> = found.into_iter().zip(looks).collect();
-        let read: Vec<Result<(Vec<f32>, CaptionSample), DataError>> = rows
-            .par_iter()
-            .map(|(item, look)| self.row(item, look))
-            .collect();
-        let (mut pixels, mut samples) = (Vec::new(), Vec::new());
-        for row in read {
-            match row {
-                Ok((values, sample)) => {
-                    pixels.push(Ok(values));
-                    samples.push(sample);
-                }
-                Err(error) => pixels.push(Err(error)),
-            }
-        }
+        let read = |row: usize| self.row(&rows[row].0, &rows[row].1);
         let name = |row: usize| self.name(&rows[row].0);
-        let (images, _) = stack(pixels, name, self.preparation.size(), &self.skips, device)?;
+        let size = self.preparation.size();
+        let (images, samples) = stack(rows.len(), read, name, size, &self.skips, device)?;
         Ok(CaptionBatch {
             images: ImageInput::Pixels(images),
             samples,

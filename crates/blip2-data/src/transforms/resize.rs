@@ -4,8 +4,13 @@
 //! *each* pass. Where the cut falls decides results next to hard edges, so a resize with the passes
 //! swapped, or with coarser weights, differs by up to 28 of 255 there.
 
+mod passes;
+
+use std::borrow::Cow;
+
 use image::RgbImage;
 
+use self::passes::{mix_rows, resize_rows};
 use super::Resample;
 
 /// Fraction bits of a weight: 8 bits of sample, and 2 for sums that leave its range, fit beside
@@ -75,23 +80,23 @@ pub(super) fn resize(image: &RgbImage, width: usize, height: usize, filter: Resa
     if from_width == 0 || from_height == 0 {
         return vec![0; 3 * width * height];
     }
-    let horizontally = |pixels: Vec<u8>| {
+    let horizontally = |pixels: Cow<[u8]>| {
         if width == from_width {
-            return pixels;
+            return pixels.into_owned();
         }
         resize_rows(&pixels, from_width, &filter.windows(from_width, width))
     };
-    let vertically = |pixels: Vec<u8>, width: usize| {
+    let vertically = |pixels: Cow<[u8]>, width: usize| {
         if height == from_height {
-            return pixels;
+            return pixels.into_owned();
         }
         mix_rows(&pixels, 3 * width, &filter.windows(from_height, height))
     };
-    let pixels = image.as_raw().clone();
+    let pixels = Cow::Borrowed(image.as_raw().as_slice());
     if is_vertical_first((from_width, from_height), (width, height)) {
-        horizontally(vertically(pixels, from_width))
+        horizontally(vertically(pixels, from_width).into())
     } else {
-        vertically(horizontally(pixels), width)
+        vertically(horizontally(pixels).into(), width)
     }
 }
 
@@ -102,49 +107,6 @@ fn is_vertical_first(from: (usize, usize), to: (usize, usize)) -> bool {
     let lost = |from: usize, to: usize| from as i64 - to as i64;
     let (width, height) = (lost(from.0, to.0), lost(from.1, to.1));
     height > 0 && height > 2 * width
-}
-
-/// Resizes each row of `width` pixels.
-fn resize_rows(pixels: &[u8], width: usize, windows: &[Window]) -> Vec<u8> {
-    let height = pixels.len() / (3 * width);
-    let mut result = Vec::with_capacity(height * windows.len() * 3);
-    for row in pixels.chunks_exact(3 * width) {
-        for window in windows {
-            let samples = row[3 * window.start..].chunks_exact(3);
-            let mut sums = [HALF; 3];
-            for (pixel, weight) in samples.zip(&window.weights) {
-                for (sum, sample) in sums.iter_mut().zip(pixel) {
-                    *sum += i32::from(*sample) * weight;
-                }
-            }
-            result.extend(sums.map(to_sample));
-        }
-    }
-    result
-}
-
-/// Mixes rows of `stride` bytes into one row a window.
-fn mix_rows(pixels: &[u8], stride: usize, windows: &[Window]) -> Vec<u8> {
-    let mut result = Vec::with_capacity(windows.len() * stride);
-    let mut sums = vec![0; stride];
-    for window in windows {
-        sums.fill(HALF);
-        let rows = pixels[stride * window.start..].chunks_exact(stride);
-        for (row, weight) in rows.zip(&window.weights) {
-            for (sum, sample) in sums.iter_mut().zip(row) {
-                *sum += i32::from(*sample) * weight;
-            }
-        }
-        result.extend(sums.iter().copied().map(to_sample));
-    }
-    result
-}
-
-/// Added before the shift, so that it rounds.
-const HALF: i32 = 1 << (PRECISION - 1);
-
-fn to_sample(sum: i32) -> u8 {
-    (sum >> PRECISION).clamp(0, 255) as u8
 }
 
 #[cfg(test)]
