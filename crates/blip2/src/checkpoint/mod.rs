@@ -7,7 +7,6 @@
 mod architecture;
 pub mod export;
 mod fill;
-mod huge_pages;
 pub mod hugging_face;
 mod import;
 mod load;
