@@ -8,7 +8,6 @@ mod architecture;
 mod dimensions;
 pub mod export;
 mod fill;
-mod huge_pages;
 pub mod hugging_face;
 mod import;
 mod load;

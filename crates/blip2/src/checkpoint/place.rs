@@ -4,7 +4,6 @@
 use burn::tensor::{Bytes, DType, Element, bf16, f16};
 use rayon::prelude::*;
 
-use super::huge_pages::zeros;
 use super::weights::Weight;
 use crate::Blip2Error;
 
@@ -96,20 +95,14 @@ impl Placing<'_> {
         } = self;
         let count: usize = weight.shape.iter().product();
         let Some(columns) = columns.filter(|&columns| columns > 0) else {
-            let mut target = zeros::<E>(count);
-            let mut rest = target.as_mut_slice();
+            let mut target = Vec::with_capacity(count);
             weight.pieces(PIECE, buffer, |piece| {
-                let (elements, _) = piece.as_chunks::<SIZE>();
-                let (part, after) = std::mem::take(&mut rest).split_at_mut(elements.len());
-                for (value, element) in part.iter_mut().zip(elements) {
-                    *value = number(*element);
-                }
-                rest = after;
+                target.extend(numbers(piece, &number))
             })?;
             return Ok(Bytes::from_elems(target));
         };
         let rows = count / columns;
-        let mut target = zeros::<E>(count);
+        let mut target = vec![E::default(); count];
         let mut first = 0;
         let row_bytes = columns * SIZE;
         let whole = !weight.in_pieces();
