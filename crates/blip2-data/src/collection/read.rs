@@ -1,0 +1,143 @@
+//! Batches of a collection, read ahead of who captions them.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
+
+use burn::tensor::{Device, Tensor};
+use rayon::prelude::*;
+
+use super::{Collection, Item, Place};
+use crate::DataError;
+use crate::images::stack;
+use crate::skips::OnError;
+use crate::stream::{MAX_IMAGE, read_at};
+use crate::transforms::{DecodeLimits, ImageProcessor, decode_bytes};
+
+/// Batches that wait, decoded, while another one is captioned.
+const AHEAD: usize = 2;
+
+/// Images of a collection, as far as they can be read.
+#[derive(Debug)]
+pub struct CollectionBatch {
+    /// `[kept, 3, height, width]`, normalised; none if no image can be read.
+    pub images: Option<Tensor<4>>,
+    /// The items whose images these are.
+    pub kept: Vec<usize>,
+    /// The items that can't be read, and why.
+    pub failed: Vec<(usize, DataError)>,
+}
+
+/// Reads batches of items in the background, in order; see [`Collection::read_ahead`].
+#[derive(Debug)]
+pub struct ReadAhead(Receiver<Result<CollectionBatch, DataError>>);
+
+impl Iterator for ReadAhead {
+    type Item = Result<CollectionBatch, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.recv().ok()
+    }
+}
+
+impl Collection {
+    /// Reads, decodes and prepares `batches`, given by the places of their items, in a thread of its
+    /// own, a few batches ahead of their taker. The first batch with an image that may not be left
+    /// out is an error, and the last one.
+    pub fn read_ahead(
+        self: Arc<Self>,
+        batches: Vec<Vec<usize>>,
+        processor: ImageProcessor,
+        device: &Device,
+    ) -> ReadAhead {
+        let (sender, receiver) = sync_channel(AHEAD - 1);
+        let device = device.clone();
+        thread::spawn(move || {
+            for items in batches {
+                let batch = self.read(&items, &processor, &device);
+                let failed = batch.is_err();
+                // Nobody takes any more, or stops at this error.
+                if sender.send(batch).is_err() || failed {
+                    break;
+                }
+            }
+        });
+        ReadAhead(receiver)
+    }
+
+    fn read(
+        &self,
+        items: &[usize],
+        processor: &ImageProcessor,
+        device: &Device,
+    ) -> Result<CollectionBatch, DataError> {
+        let limits = DecodeLimits::default();
+        let read: Vec<Result<Vec<f32>, DataError>> = items
+            .par_iter()
+            .map(|&item| {
+                let item = &self.items[item];
+                let bytes = self.bytes(item)?;
+                Ok(processor.process(&decode_bytes(&item.path(), &bytes, &limits)?))
+            })
+            .collect();
+        let (mut rows, mut kept, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+        for (&item, pixels) in items.iter().zip(read) {
+            match pixels {
+                Ok(pixels) => {
+                    kept.push(item);
+                    rows.push(Ok(pixels));
+                }
+                Err(error) if self.skips.on_error() == OnError::Skip && error.is_damage() => {
+                    self.skips.add(&self.items[item].name, &error);
+                    failed.push((item, error));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let images = match rows.is_empty() {
+            true => None,
+            false => {
+                let name = |row: usize| self.items[kept[row]].name.clone();
+                Some(stack(rows, name, processor.size(), &self.skips, device)?.0)
+            }
+        };
+        Ok(CollectionBatch {
+            images,
+            kept,
+            failed,
+        })
+    }
+
+    fn bytes(&self, item: &Item) -> Result<Vec<u8>, DataError> {
+        match &item.place {
+            Place::File(path) => fs::read(path).map_err(DataError::io(path)),
+            Place::Entry { tar, offset, size } => {
+                if *size > MAX_IMAGE {
+                    return Err(DataError::Image {
+                        path: item.path(),
+                        reason: format!("the entry has {size} bytes, more than {MAX_IMAGE}"),
+                    });
+                }
+                let file = self.files.open(tar)?;
+                let mut bytes = vec![0; *size as usize];
+                read_at(&file, &mut bytes, *offset).map_err(DataError::io(item.path()))?;
+                Ok(bytes)
+            }
+        }
+    }
+}
+
+impl Item {
+    /// What it is called in messages.
+    fn path(&self) -> PathBuf {
+        match &self.place {
+            Place::File(path) => path.clone(),
+            Place::Entry { tar, .. } => {
+                let entry = self.name.rsplit_once(".tar/").map(|(_, entry)| entry);
+                tar.path.join(entry.unwrap_or(&self.name))
+            }
+        }
+    }
+}
