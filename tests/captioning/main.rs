@@ -1,14 +1,14 @@
 //! `blip2 caption --images`: a large set of images in parts, interrupted and gone on with.
 
+mod sources;
+mod tables;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use blip2_tests::{Experiment, expect_code, fails, stderr, stdout};
-use parquet::file::reader::{FileReader, SerializedFileReader};
-use parquet::record::{ListAccessor, Row, RowAccessor};
 use serde_json::{Value, json};
 
 const CAPTION: &str = "caption --model run --num-beams 2 --num-captions 2 --max-new-tokens 6 \
@@ -79,9 +79,9 @@ fn large_sets_are_captioned_in_parts() {
     parts(&experiment, &whole);
     resume(&experiment, &whole);
     other_settings(&experiment);
-    lists(&experiment, &whole);
-    tars(&experiment, &whole);
-    tables(&experiment, &whole);
+    sources::lists(&experiment, &whole);
+    sources::tars(&experiment, &whole);
+    tables::tables(&experiment, &whole);
     scores(&experiment);
     unreadable(&experiment, &whole);
     #[cfg(unix)]
@@ -197,6 +197,10 @@ fn other_settings(experiment: &Experiment) {
     ] {
         expect_code(&experiment.blip2(&format!("{CAPTION} {wrong}")), 2);
     }
+    // A start that came to nothing binds nobody.
+    let slip = "caption --model slip --images photos --out slip.jsonl";
+    fails(experiment, slip, 2, &["slip"]);
+    caption(experiment, "--images photos --out slip.jsonl");
     fs::create_dir(experiment.path("empty")).expect("a folder");
     for (source, expected) in [("nowhere", "nowhere: "), ("empty", "holds no image")] {
         fails(
@@ -206,155 +210,6 @@ fn other_settings(experiment: &Experiment) {
             &[source, expected],
         );
         assert!(!experiment.path("no.jsonl").exists());
-    }
-}
-
-fn lists(experiment: &Experiment, whole: &str) {
-    let lines = parsed(whole);
-    let mut list = String::new();
-    for line in lines.iter().rev() {
-        list += &format!(
-            "{}\n",
-            json!({"file_name": line["image"], "caption": "not read"})
-        );
-    }
-    list += &format!(
-        "{}\n",
-        json!({"image": experiment.path("photos/more/../more/").join(
-        Path::new(lines[15]["image"].as_str().expect("a name")).file_name().expect("a name"),
-    ), "prompt": "a"})
-    );
-    fs::write(experiment.path("photos/list.jsonl"), &list).expect("a list");
-    caption(experiment, "--images photos/list.jsonl --out list.jsonl");
-    let listed = parsed(&read(experiment, "list.jsonl"));
-    assert_eq!(
-        listed[0]["image"], lines[15]["image"],
-        "in the list's order"
-    );
-    assert_eq!(by_image(&listed[..16]), by_image(&lines));
-    // A prompt of its own counts.
-    assert_ne!(listed[16]["captions"], listed[0]["captions"]);
-
-    fs::rename(
-        experiment.path("photos/list.jsonl"),
-        experiment.path("list-2.jsonl"),
-    )
-    .expect("a move");
-    let arguments = "--images list-2.jsonl --image-root photos --shard 1/3 --out third.jsonl";
-    caption(experiment, arguments);
-    assert_eq!(parsed(&read(experiment, "third.jsonl")).len(), 6);
-}
-
-/// The images of the whole run in `count` tars, with texts between them.
-fn write_tars(experiment: &Experiment, folder: &str, whole: &str, count: usize) {
-    fs::create_dir(experiment.path(folder)).expect("a folder");
-    let lines = parsed(whole);
-    for (number, lines) in lines.chunks(lines.len().div_ceil(count)).enumerate() {
-        let path = experiment.path(&format!("{folder}/shard-{number:03}.tar"));
-        let mut tar = tar::Builder::new(fs::File::create(path).expect("a tar"));
-        for line in lines {
-            let name = line["image"].as_str().expect("a name");
-            let bytes = fs::read(experiment.path("photos").join(name)).expect("an image");
-            for (name, bytes) in [(name, &bytes[..]), (&format!("{name}.txt"), b"text")] {
-                let mut header = tar::Header::new_ustar();
-                header.set_size(bytes.len() as u64);
-                tar.append_data(&mut header, name, bytes).expect("an entry");
-            }
-        }
-        tar.finish().expect("its end");
-    }
-}
-
-fn tars(experiment: &Experiment, whole: &str) {
-    write_tars(experiment, "tars", whole, 4);
-    let without_tar = |lines: &[Value]| -> BTreeMap<String, Vec<Value>> {
-        let lines = by_image(lines).into_iter();
-        lines
-            .map(|(name, captions)| {
-                let (tar, entry) = name.split_once('/').expect("shard.tar/entry");
-                assert!(
-                    tar.starts_with("shard-00") && tar.ends_with(".tar"),
-                    "{name}"
-                );
-                (entry.to_string(), captions)
-            })
-            .collect()
-    };
-    let expected = by_image(&parsed(whole));
-    let mut together = Vec::new();
-    for shard in ["0/3", "1/3", "2/3"] {
-        let out = format!("tars-{}.jsonl", &shard[..1]);
-        let arguments = format!("--images tars/shard-{{000..003}}.tar --shard {shard} --out {out}");
-        caption(experiment, &arguments);
-        together.push(parsed(&read(experiment, &out)));
-    }
-    let counts: Vec<usize> = together.iter().map(Vec::len).collect();
-    assert_eq!(counts, [8, 4, 4], "whole tars");
-    assert_eq!(without_tar(&together.concat()), expected);
-    caption(experiment, "--images tars --out tars.jsonl");
-    assert_eq!(
-        without_tar(&parsed(&read(experiment, "tars.jsonl"))),
-        expected
-    );
-    caption(
-        experiment,
-        "--images tars/shard-002.tar --shard 1/2 --out one.jsonl",
-    );
-    assert_eq!(
-        parsed(&read(experiment, "one.jsonl")).len(),
-        2,
-        "one by its images"
-    );
-}
-
-fn rows(experiment: &Experiment, name: &str) -> Vec<Row> {
-    let file = fs::File::open(experiment.path(name)).expect("the table");
-    let reader = SerializedFileReader::new(file).expect("a Parquet file");
-    assert!(reader.metadata().file_metadata().num_rows() > 0);
-    let rows = reader.get_row_iter(None).expect("rows");
-    rows.map(|row| row.expect("a row")).collect()
-}
-
-fn tables(experiment: &Experiment, whole: &str) {
-    let run = "--images photos --out table.parquet";
-    let command = format!("{CAPTION} {run}");
-    caption(experiment, run);
-    let made = fs::read(experiment.path("table.parquet")).expect("the table");
-    let partial = experiment.path("table.parquet.partial.jsonl");
-    assert!(!partial.exists() && !experiment.path("table.parquet.tmp").exists());
-    let mut rows = rows(experiment, "table.parquet").into_iter();
-    for line in parsed(whole) {
-        for (rank, caption) in (0..).zip(line["captions"].as_array().expect("captions")) {
-            let row = rows.next().expect("a row a caption");
-            assert_eq!(
-                row.get_string(0).expect("image"),
-                &line["image"].as_str().unwrap()
-            );
-            assert_eq!(row.get_int(1).expect("rank"), rank);
-            assert_eq!(
-                row.get_string(2).expect("caption"),
-                &caption["caption"].as_str().unwrap()
-            );
-            assert_eq!(row.get_double(3).ok(), caption["score"].as_f64());
-            let ids = row.get_list(4).expect("token_ids");
-            let ids: Vec<i32> = (0..ids.len()).map(|at| ids.get_int(at).unwrap()).collect();
-            assert_eq!(json!(ids), caption["token_ids"]);
-        }
-    }
-    assert!(rows.next().is_none());
-
-    assert!(caption(experiment, run).contains("is finished"));
-    let other = command.replace("--num-beams 2", "--num-beams 3");
-    fails(experiment, &other, 2, &["table.parquet", "--num-beams 2"]);
-    // Killed before its end, and between the table and the end.
-    for length in [whole.len() / 3, whole.len()] {
-        fs::write(&partial, &whole[..length]).expect("the lines");
-        caption(experiment, run);
-        assert_eq!(
-            fs::read(experiment.path("table.parquet")).expect("the table"),
-            made
-        );
-        assert!(!partial.exists());
     }
 }
 

@@ -1,6 +1,7 @@
 //! Batches of a collection, read ahead of who captions them.
 
 use std::fs;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -32,13 +33,26 @@ pub struct CollectionBatch {
 
 /// Reads batches of items in the background, in order; see [`Collection::read_ahead`].
 #[derive(Debug)]
-pub struct ReadAhead(Receiver<Result<CollectionBatch, DataError>>);
+pub struct ReadAhead {
+    receiver: Receiver<Result<CollectionBatch, DataError>>,
+    /// Batches that are to come.
+    left: usize,
+}
 
 impl Iterator for ReadAhead {
     type Item = Result<CollectionBatch, DataError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.0.recv().ok()
+        self.left = self.left.checked_sub(1)?;
+        let batch = self.receiver.recv().unwrap_or_else(|_| {
+            // An end before the last batch must not look like the end of the work.
+            let panicked = "the thread that reads them panicked; its message is above";
+            Err(DataError::io("the images")(io::Error::other(panicked)))
+        });
+        if batch.is_err() {
+            self.left = 0;
+        }
+        Some(batch)
     }
 }
 
@@ -53,7 +67,7 @@ impl Collection {
         device: &Device,
     ) -> ReadAhead {
         let (sender, receiver) = sync_channel(AHEAD - 1);
-        let device = device.clone();
+        let (device, left) = (device.clone(), batches.len());
         thread::spawn(move || {
             for items in batches {
                 let batch = self.read(&items, &processor, &device);
@@ -64,7 +78,7 @@ impl Collection {
                 }
             }
         });
-        ReadAhead(receiver)
+        ReadAhead { receiver, left }
     }
 
     fn read(

@@ -64,8 +64,8 @@ impl Journal {
             return Err(CaptioningError::Busy { file: files.lines }.into());
         }
         let is_empty = lines.metadata().map_err(RunError::io(&files.lines))?.len() == 0;
-        // A start that ended before it could say what it does.
-        let is_new = !existed || (is_empty && !files.settings.exists());
+        // A start that came to nothing binds nobody: its model may have been a slip of the pen.
+        let is_new = !existed || (is_empty && !files.skipped.exists());
         let mut journal = Self {
             lines,
             progress: vec![Progress::Pending; collection.items().len()],

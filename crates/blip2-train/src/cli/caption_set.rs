@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use blip2_data::DataError;
 use blip2_data::annotations::{OnError, Skipped};
 use blip2_data::collection::{Collection, Part};
 use blip2_data::skips::SkipLog;
@@ -83,7 +84,7 @@ impl Args {
         };
         let part = match self.shard.as_deref().map(str::parse::<Part>) {
             None => Part::WHOLE,
-            Some(part) => part.map_err(|error| usage(error.to_string()))?,
+            Some(part) => part.map_err(usage)?,
         };
         let files = self.out.as_deref().map(OutputFiles::of).transpose()?;
         let on_error = match self.on_error {
@@ -91,10 +92,11 @@ impl Args {
             Some(AtError::Fail) | None => OnError::Fail,
         };
         let skips = SkipLog::new(on_error);
-        let collection = Collection::open(images, self.image_root.as_deref(), part, skips)?;
+        let root = self.image_root.as_deref();
+        let collection = Collection::open(images, root, part, skips).map_err(usage)?;
         let flags = Flags {
             images,
-            image_root: self.image_root.as_deref(),
+            image_root: root,
             shard: part.to_string(),
         };
         let output = match files {
@@ -115,9 +117,12 @@ impl Args {
     }
 }
 
-fn usage(message: String) -> RunError {
-    // The flag is not of a config.
-    RunError::Usage(message.trim_start_matches("config field ").to_string())
+/// A flag is no field of a config.
+fn usage(error: DataError) -> RunError {
+    match error {
+        DataError::Config { field, reason } => RunError::Usage(format!("{field}: {reason}")),
+        error => error.into(),
+    }
 }
 
 impl CaptionSet {
