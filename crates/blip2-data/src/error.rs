@@ -68,6 +68,14 @@ pub enum DataError {
         /// The split's name.
         split: String,
     },
+    /// Images to caption were named, and there is none.
+    #[error("{path}: holds no image to caption: {reason}", path = path.display())]
+    EmptyCollection {
+        /// The folder, list or tar.
+        path: PathBuf,
+        /// What was looked for.
+        reason: &'static str,
+    },
     /// A tar shard, or a sample in it, can't be used.
     #[error("{shard}: {place}: {reason}", shard = shard.display())]
     Shard {

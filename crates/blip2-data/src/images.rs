@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use crate::DataError;
 use crate::sample::Sample;
-use crate::skips::{OnError, SkipLog};
+use crate::skips::SkipLog;
 use crate::transforms::{Augmentation, DecodeLimits, ImageProcessor, decode};
 
 /// The images of a batch.
@@ -192,8 +192,29 @@ pub(crate) fn stack<T: Send>(
     count: usize,
     read: impl Fn(usize) -> Result<(Vec<f32>, T), DataError> + Sync,
     name: impl Fn(usize) -> String,
-    (height, width): (usize, usize),
+    size: (usize, usize),
     skips: &SkipLog,
+    device: &Device,
+) -> Result<(Tensor<4>, Vec<T>), DataError> {
+    let mut last_error = None;
+    let leave_out = |row: usize, error: DataError| {
+        last_error = Some(skips.leave_out(&name(row), error)?);
+        Ok(())
+    };
+    let (images, kept) = stack_kept(count, read, leave_out, size, device)?;
+    match last_error {
+        Some(error) if kept.is_empty() => Err(error),
+        _ => Ok((images, kept)),
+    }
+}
+
+/// The same where none may be left. `leave_out` takes the errors of rows, in order, and gives the one
+/// that ends it.
+pub(crate) fn stack_kept<T: Send>(
+    count: usize,
+    read: impl Fn(usize) -> Result<(Vec<f32>, T), DataError> + Sync,
+    mut leave_out: impl FnMut(usize, DataError) -> Result<(), DataError>,
+    (height, width): (usize, usize),
     device: &Device,
 ) -> Result<(Tensor<4>, Vec<T>), DataError> {
     let len = 3 * height * width;
@@ -209,7 +230,6 @@ pub(crate) fn stack<T: Send>(
         })
         .collect();
     let mut kept = Vec::with_capacity(count);
-    let mut last_error = None;
     for (row, result) in rows.into_iter().enumerate() {
         match result {
             Ok(rest) => {
@@ -218,15 +238,8 @@ pub(crate) fn stack<T: Send>(
                 }
                 kept.push(rest);
             }
-            Err(error) if skips.on_error() == OnError::Skip && error.is_damage() => {
-                skips.add(&name(row), &error);
-                last_error = Some(error);
-            }
-            Err(error) => return Err(error),
+            Err(error) => leave_out(row, error)?,
         }
-    }
-    if let (true, Some(error)) = (kept.is_empty(), last_error) {
-        return Err(error);
     }
     values.truncate(kept.len() * len);
     let data = TensorData::new(values, [kept.len(), 3, height, width]);
@@ -236,6 +249,7 @@ pub(crate) fn stack<T: Send>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::skips::OnError;
 
     #[test]
     fn rows_that_can_not_be_read_leave_no_gap() {

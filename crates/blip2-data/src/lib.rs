@@ -5,11 +5,13 @@
 //! [`sample::Sample`]s; an [`images::ImageSource`] decodes and preprocesses their files
 //! ([`transforms`]), a [`batch::CaptionSource`] puts them and their captions into batches, and a
 //! [`loader::PrefetchLoader`] reads those ahead, in an order that depends on the seed alone. Where there
-//! is too much to list, a [`stream::StreamSource`] reads tar shards in the place of both.
+//! is too much to list, a [`stream::StreamSource`] reads tar shards in the place of both. Images that are
+//! only to be captioned, without annotations, are a [`collection::Collection`].
 
 pub mod annotations;
 pub mod batch;
 pub mod cleaning;
+pub mod collection;
 pub mod emoji_scenes;
 mod error;
 pub mod images;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::DataError;
 pub use crate::annotations::OnError;
 use crate::annotations::Skipped;
 
@@ -51,6 +52,19 @@ impl SkipLog {
         } else {
             skipped.unnamed += 1;
         }
+    }
+
+    /// Notes that `what` was left out for `error`, and gives the error back, if it may be skipped.
+    ///
+    /// # Errors
+    ///
+    /// `error` itself, where it ends the run.
+    pub(crate) fn leave_out(&self, what: &str, error: DataError) -> Result<DataError, DataError> {
+        if self.on_error == OnError::Fail || !error.is_damage() {
+            return Err(error);
+        }
+        self.add(what, &error);
+        Ok(error)
     }
 
     /// How much was left out so far.

@@ -1,6 +1,6 @@
 //! Damaged JPEGs of every layout: an error or an image, never a panic.
 //!
-//! The decoder's vector code reads and writes by pointer. The same damage, a million times over, was
+//! The decoder's vector code reads and writes by pointer. The same damage, about 900,000 times over, was
 //! run under AddressSanitizer without a finding; this keeps a part of it.
 
 use std::fs;

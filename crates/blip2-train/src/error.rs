@@ -7,6 +7,7 @@ use blip2_data::DataError;
 use blip2_eval::EvalError;
 use thiserror::Error;
 
+use crate::captioning::CaptioningError;
 use crate::plan::preflight::Shortage;
 use crate::run::RunFolder;
 
@@ -63,6 +64,9 @@ pub enum RunError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// The files of a captioning task can't be used.
+    #[error(transparent)]
+    Captioning(#[from] CaptioningError),
     /// A checkpoint can't be used.
     #[error("checkpoint {path}: {reason}", path = path.display())]
     Checkpoint {
@@ -117,6 +121,7 @@ impl RunError {
             Self::Model(
                 Blip2Error::Config { .. } | Blip2Error::Vision(_) | Blip2Error::QFormer(_),
             ) => 2,
+            Self::Captioning(error) if error.is_usage() => 2,
             Self::Interrupted { .. } => 130,
             _ => 1,
         }

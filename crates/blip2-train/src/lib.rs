@@ -2,6 +2,7 @@
 //! reports; and the command line `blip2`.
 
 pub mod adamw;
+pub mod captioning;
 pub mod cli;
 pub mod data;
 pub mod device;

@@ -25,7 +25,7 @@ impl Shard {
     /// # Errors
     ///
     /// If it can't be looked at, or is no file.
-    pub(super) fn at(path: PathBuf) -> Result<Self, DataError> {
+    pub(crate) fn at(path: PathBuf) -> Result<Self, DataError> {
         let metadata = fs::metadata(&path).map_err(DataError::io(&path))?;
         if !metadata.is_file() {
             return Err(DataError::Shard {
@@ -47,7 +47,7 @@ impl Shard {
 
 /// The shards that were read last, open.
 #[derive(Debug, Default)]
-pub(super) struct OpenFiles(Mutex<VecDeque<(Arc<Shard>, Arc<File>)>>);
+pub(crate) struct OpenFiles(Mutex<VecDeque<(Arc<Shard>, Arc<File>)>>);
 
 impl OpenFiles {
     /// `shard`, opened.

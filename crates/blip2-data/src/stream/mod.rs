@@ -21,7 +21,7 @@ mod source;
 mod split;
 mod tar;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -31,11 +31,15 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use image::RgbImage;
 
+pub(crate) use files::OpenFiles;
 pub use files::Shard;
+pub(crate) use pattern::expand;
+pub(crate) use read::MAX_IMAGE;
+pub(crate) use shard::climbs_out;
 pub use source::Source;
+pub(crate) use tar::{TarScan, read_at};
 
 use self::counts::CountFile;
-use self::files::OpenFiles;
 use self::mixture::Mixture;
 use self::order::{Cursor, Item, Order};
 use self::shards::{ShardCursor, Shards};

@@ -13,7 +13,7 @@ const MAX_SHARDS: u64 = 10_000_000;
 /// # Errors
 ///
 /// A wildcard that no file matches, or braces that don't end or name too much.
-pub(super) fn expand(pattern: &Path) -> Result<Vec<PathBuf>, DataError> {
+pub(crate) fn expand(pattern: &Path) -> Result<Vec<PathBuf>, DataError> {
     let error = |reason: String| DataError::Config {
         field: "shards".into(),
         reason: format!("`{}` {reason}", pattern.display()),

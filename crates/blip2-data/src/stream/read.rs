@@ -11,7 +11,7 @@ use super::tar::read_at;
 use crate::DataError;
 
 /// An image file's length; the largest photographs have a fifth of it.
-const MAX_IMAGE: u64 = 256 << 20;
+pub(crate) const MAX_IMAGE: u64 = 256 << 20;
 
 /// A caption file's length.
 const MAX_CAPTION: u64 = 16 << 20;

@@ -164,7 +164,7 @@ impl Group {
 
 /// Whether a path leads out of the folder that it is relative to. Nothing is unpacked here, but such
 /// a tar was made to harm, or by a mistake.
-fn climbs_out(name: &str) -> bool {
+pub(crate) fn climbs_out(name: &str) -> bool {
     let has_drive =
         matches!(name.as_bytes(), [drive, b':', b'/' | b'\\', ..] if drive.is_ascii_alphabetic());
     name.starts_with(['/', '\\']) || has_drive || name.split(['/', '\\']).any(|part| part == "..")

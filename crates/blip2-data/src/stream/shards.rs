@@ -165,11 +165,12 @@ impl ShardCursor {
         let shards = &self.shards;
         let shard = &shards.list[index];
         let file = match shards.files.open(shard) {
-            Err(error) if error.is_damage() && shards.skips.on_error() == OnError::Skip => {
-                shards.skips.add(&shard.path.display().to_string(), &error);
+            Err(error) => {
+                let path = shard.path.display().to_string();
+                shards.skips.leave_out(&path, error)?;
                 return Ok(None);
             }
-            file => file?,
+            Ok(file) => file,
         };
         let new = || (ShardScan::new(shard.size, shards.json_only), 0);
         let (scan, samples) = self.scan.get_or_insert_with(new);

@@ -16,7 +16,7 @@ const MAX_EXTENSION: u64 = 1 << 20;
 
 /// A regular file in a tar.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     /// The path; bytes that are no UTF-8 are replaced.
     pub name: String,
     /// Where its bytes begin in the tar.
@@ -27,7 +27,7 @@ pub(super) struct Entry {
 
 /// From where on a tar can't be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Damage {
+pub(crate) struct Damage {
     /// The byte of the header that is wrong, or that is about something that is not there.
     pub at: u64,
     pub reason: String,
@@ -35,7 +35,7 @@ pub(super) struct Damage {
 
 /// A place in a tar of `size` bytes.
 #[derive(Debug, Clone)]
-pub(super) struct TarScan {
+pub(crate) struct TarScan {
     next: u64,
     size: u64,
 }
@@ -185,7 +185,7 @@ fn checksum(header: &[u8; BLOCK as usize]) -> u32 {
 }
 
 /// Fills `bytes` from `offset` on, whatever other threads read of the same file.
-pub(super) fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+pub(crate) fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
     #[cfg(unix)]
     return std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset);
     #[cfg(windows)]

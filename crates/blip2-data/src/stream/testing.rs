@@ -7,7 +7,7 @@ use ::tar::{Builder, Header};
 use image::{ImageFormat, Rgb, RgbImage};
 
 /// A tar of `(name, bytes)`, whatever the names; long ones as GNU has them.
-pub(super) fn tar<'a>(entries: impl Iterator<Item = (&'a str, Vec<u8>)>) -> Vec<u8> {
+pub(crate) fn tar<'a>(entries: impl Iterator<Item = (&'a str, Vec<u8>)>) -> Vec<u8> {
     let mut builder = Builder::new(Vec::new());
     for (name, bytes) in entries {
         let mut header = Header::new_gnu();
@@ -26,7 +26,7 @@ pub(super) fn tar<'a>(entries: impl Iterator<Item = (&'a str, Vec<u8>)>) -> Vec<
 }
 
 /// A small image whose colour tells its number.
-pub(super) fn png(number: usize) -> Vec<u8> {
+pub(crate) fn png(number: usize) -> Vec<u8> {
     let colour = [(number % 256) as u8, (number / 256) as u8, 7];
     let mut bytes = Cursor::new(Vec::new());
     RgbImage::from_pixel(4, 3, Rgb(colour))
@@ -36,7 +36,7 @@ pub(super) fn png(number: usize) -> Vec<u8> {
 }
 
 /// Writes a shard of the samples `numbers`: an image, and its number as caption.
-pub(super) fn write_shard(path: &Path, numbers: impl Iterator<Item = usize>) -> PathBuf {
+pub(crate) fn write_shard(path: &Path, numbers: impl Iterator<Item = usize>) -> PathBuf {
     let samples: Vec<(String, String, usize)> = numbers
         .map(|number| {
             (

@@ -1,10 +1,9 @@
 //! `blip2 caption`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use blip2_data::CaptionSample;
-use blip2_data::Prediction;
 use blip2_data::annotations::OnError;
 use blip2_data::sample::Sample;
 use blip2_data::skips::SkipLog;
@@ -12,9 +11,11 @@ use blip2_data::transforms::{DecodeLimits, probe};
 use burn::tensor::Device;
 use serde::Serialize;
 
+use super::caption_set::{self, CaptionSet};
 use super::model::{TowerDType, TowerProducts, load};
 use super::{json, result_line};
 use crate::RunError;
+use crate::captioning::{CaptionedImage, Captioner};
 use crate::plan::preflight;
 
 #[derive(Debug, clap::Args)]
@@ -26,8 +27,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIR")]
     lora: Option<PathBuf>,
     /// An image; may be repeated.
-    #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
+    #[arg(long, value_name = "PATH", required_unless_present = "images", num_args = 1..)]
     image: Vec<PathBuf>,
+    #[command(flatten)]
+    set: caption_set::Args,
     /// The text that the caption goes on from, instead of the model's.
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
@@ -50,10 +53,19 @@ pub(super) struct Args {
     json: bool,
 }
 
+/// What the captions of a set depend on, as its files keep it.
 #[derive(Serialize)]
-struct Line<'a> {
-    image: String,
-    captions: &'a [Prediction],
+struct Settings<'a> {
+    model: &'a Path,
+    lora: Option<&'a Path>,
+    prompt: Option<&'a str>,
+    num_captions: usize,
+    #[serde(flatten)]
+    generation: &'a super::generation::Args,
+    dtype: TowerDType,
+    compute: Option<TowerProducts>,
+    #[serde(flatten)]
+    set: caption_set::Flags<'a>,
 }
 
 pub(super) fn run(args: Args, device: &Device, ignore_memory: bool) -> Result<(), RunError> {
@@ -61,6 +73,19 @@ pub(super) fn run(args: Args, device: &Device, ignore_memory: bool) -> Result<()
         return Err(RunError::Usage(
             "--batch-size and --num-captions must be at least 1".into(),
         ));
+    }
+    let mut set = args.set.open(|set| Settings {
+        model: &args.model,
+        lora: args.lora.as_deref(),
+        prompt: args.prompt.as_deref(),
+        num_captions: args.num_captions,
+        generation: &args.generation,
+        dtype: args.dtype,
+        compute: args.compute,
+        set,
+    })?;
+    if let Some(finished) = set.take_if(|set| set.pending() == 0) {
+        return finished.finish();
     }
     let limits = DecodeLimits::default();
     for image in &args.image {
@@ -76,14 +101,28 @@ pub(super) fn run(args: Args, device: &Device, ignore_memory: bool) -> Result<()
     let generation = args
         .generation
         .apply(&loaded.generation, args.num_captions)?;
+    let images = set.as_ref().map_or(args.image.len(), CaptionSet::pending);
     preflight::captioning(
         &loaded.model,
         &generation,
         args.prompt.as_deref().unwrap_or_default(),
-        args.batch_size.min(args.image.len()),
+        args.batch_size.min(images),
         device,
         ignore_memory,
     )?;
+    if let Some(mut set) = set {
+        let captioner = Captioner {
+            model: &loaded.model,
+            processor: &loaded.processor,
+            generation: &generation,
+            prompt: args.prompt.as_deref(),
+            num_captions: args.num_captions,
+            batch_size: args.batch_size,
+            device,
+        };
+        set.run(&captioner, |captioned| print(&captioned, args.json))?;
+        return set.finish();
+    }
     let skips = SkipLog::new(OnError::Fail);
     let samples: Vec<Sample> = args
         .image
@@ -109,21 +148,17 @@ pub(super) fn run(args: Args, device: &Device, ignore_memory: bool) -> Result<()
             })
             .collect();
         for sample in loaded.model.predict(images, batch, &generation)? {
-            print(&sample, &args)?;
+            print(&CaptionedImage::best(sample, args.num_captions), args.json)?;
         }
     }
     Ok(())
 }
 
-fn print(sample: &CaptionSample, args: &Args) -> Result<(), RunError> {
-    let captions = &sample.predictions[..args.num_captions.min(sample.predictions.len())];
-    if args.json {
-        return result_line(&json(&Line {
-            image: sample.image_id.clone(),
-            captions,
-        })?);
+fn print(captioned: &CaptionedImage, as_json: bool) -> Result<(), RunError> {
+    if as_json {
+        return result_line(&json(captioned)?);
     }
-    for prediction in captions {
+    for prediction in &captioned.captions {
         result_line(&prediction.caption)?;
     }
     Ok(())

@@ -1,11 +1,12 @@
 //! How captions are written, by flags.
 
 use blip2_lm::GenerationConfig;
+use serde::Serialize;
 
 use crate::RunError;
 
 /// Every flag overrides what the model's own config says.
-#[derive(Debug, Clone, Default, clap::Args)]
+#[derive(Debug, Clone, Default, Serialize, clap::Args)]
 pub(super) struct Args {
     /// Beams of the search; 1 is greedy.
     #[arg(long, value_name = "N")]

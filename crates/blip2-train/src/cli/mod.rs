@@ -2,6 +2,7 @@
 
 mod adapter;
 mod caption;
+mod caption_set;
 mod convert;
 mod data;
 mod evaluate;

@@ -10,6 +10,7 @@ use blip2_data::transforms::{ImageProcessor, ImageProcessorConfig};
 use blip2_lm::GenerationConfig;
 use burn::module::Module;
 use burn::tensor::Device;
+use serde::Serialize;
 
 use super::bytes_bar;
 use crate::RunError;
@@ -35,7 +36,8 @@ pub(super) struct LoadedModel {
 }
 
 /// In what precision the matrices of frozen towers are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum TowerDType {
     /// As the checkpoint has them.
     Stored,
@@ -59,7 +61,8 @@ impl TowerDType {
 }
 
 /// In what precision the model multiplies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum TowerProducts {
     /// 32 bits.
     F32,

@@ -1,13 +1,14 @@
 //! `blip2 score`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use blip2_eval::{EvalError, Scores, read_coco_results, read_references};
 use serde::Serialize;
 
 use super::{json, metrics, result_line};
 use crate::RunError;
+use crate::captioning::read_candidates;
 use crate::report::score_table;
 
 #[derive(Debug, clap::Args)]
@@ -15,9 +16,9 @@ pub(super) struct Args {
     /// COCO annotation file, that of NoCaps, or Karpathy's JSON.
     #[arg(long, value_name = "FILE")]
     references: PathBuf,
-    /// COCO result file.
-    #[arg(long, value_name = "FILE")]
-    candidates: PathBuf,
+    /// COCO result file; or what `caption --images --out` wrote (.jsonl, one or several).
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    candidates: Vec<PathBuf>,
     /// The split of Karpathy's JSON; test if nothing is said.
     #[arg(long, value_name = "NAME")]
     split: Option<String>,
@@ -42,14 +43,14 @@ struct Output {
 
 pub(super) fn run(args: Args) -> Result<(), RunError> {
     let references = read_references(&args.references, args.split.as_deref())?;
-    let candidates = read_coco_results(&args.candidates)?;
+    let candidates = read(&args.candidates, &args.references)?;
     let (scorer, metrics) = args.metrics.scorer(&references.captions)?;
     let report = scorer
         .score(&candidates, &metrics)
         .map_err(|source| match source {
             EvalError::MissingCandidates { .. } | EvalError::UnknownImages { .. } => {
                 RunError::Captions {
-                    file: args.candidates.clone(),
+                    file: args.candidates.first().cloned().unwrap_or_default(),
                     source,
                 }
             }
@@ -72,6 +73,18 @@ pub(super) fn run(args: Args) -> Result<(), RunError> {
     let whole = if rows.is_empty() { "" } else { "overall" };
     rows.push((whole, &report.scores));
     result_line(&score_table(&rows))
+}
+
+/// The caption of each image, by its id.
+fn read(files: &[PathBuf], references: &Path) -> Result<BTreeMap<String, String>, RunError> {
+    let is_lines = |file: &PathBuf| file.extension().is_some_and(|end| end == "jsonl");
+    match files {
+        [results] if !is_lines(results) => Ok(read_coco_results(results)?),
+        files if files.iter().all(is_lines) => read_candidates(files, references),
+        _ => Err(RunError::Usage(
+            "--candidates takes one COCO result file, or .jsonl files alone".into(),
+        )),
+    }
 }
 
 const DOMAINS: [&str; 3] = ["in-domain", "near-domain", "out-domain"];
