@@ -1,15 +1,15 @@
 //! The word `--backend` and what it means to cargo.
 
 /// The backends, each with the cargo feature of `blip2-train` that has its name.
-const BACKENDS: [&str; 7] = ["flex", "cpu", "vulkan", "wgpu", "cuda", "metal", "rocm"];
+pub const BACKENDS: [&str; 7] = ["flex", "cpu", "vulkan", "wgpu", "cuda", "metal", "rocm"];
 
-/// Takes `--backend WORD` or `--backend=WORD` out of `arguments`; `flex` if there is none.
-pub fn take(arguments: &mut Vec<String>) -> Result<String, String> {
+/// Takes `--backend WORD` or `--backend=WORD` out of `arguments`; none if there is none.
+pub fn take(arguments: &mut Vec<String>) -> Result<Option<String>, String> {
     let Some(index) = arguments
         .iter()
         .position(|argument| argument == "--backend" || argument.starts_with("--backend="))
     else {
-        return Ok("flex".into());
+        return Ok(None);
     };
     let argument = arguments.remove(index);
     let word = match argument.split_once('=') {
@@ -18,7 +18,7 @@ pub fn take(arguments: &mut Vec<String>) -> Result<String, String> {
         None => return Err("--backend needs a word".into()),
     };
     if BACKENDS.contains(&word.as_str()) {
-        Ok(word)
+        Ok(Some(word))
     } else {
         Err(format!(
             "unknown backend `{word}`; known are {}",
@@ -42,10 +42,10 @@ mod tests {
             "train --backend=cuda --out x",
         ] {
             let mut line = arguments(line);
-            assert_eq!(take(&mut line), Ok("cuda".to_string()));
+            assert_eq!(take(&mut line), Ok(Some("cuda".to_string())));
             assert_eq!(line, arguments("train --out x"));
         }
-        assert_eq!(take(&mut arguments("train")), Ok("flex".to_string()));
+        assert_eq!(take(&mut arguments("train")), Ok(None));
         assert!(take(&mut arguments("train --backend")).is_err());
         assert!(take(&mut arguments("train --backend tpu")).is_err());
     }

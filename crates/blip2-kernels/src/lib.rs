@@ -33,3 +33,14 @@ pub use layer_norm::LayerNorm;
 pub use linear::{linear, tied_logits};
 pub use precision::MatricesTo;
 pub use products::Products;
+
+/// Whether `device` is the CPU by `flex`, with or without autodiff.
+pub fn is_flex(device: &burn::tensor::Device) -> bool {
+    #[cfg(feature = "flex")]
+    return *device == burn::tensor::Device::flex();
+    #[cfg(not(feature = "flex"))]
+    {
+        let _ = device;
+        false
+    }
+}

@@ -2,7 +2,7 @@
 
 use burn::module::LoraAdapter;
 use burn::nn::Linear;
-use burn::tensor::{Tensor, module};
+use burn::tensor::{DType, FloatDType, Tensor, module};
 
 use crate::{Activation, Products};
 
@@ -55,7 +55,21 @@ pub(crate) fn affine(
     {
         return crate::fused::linear(x, weight, bias, activation);
     }
-    activation.forward(product(x, weight.dequantize(), bias))
+    let weight = weight.dequantize();
+    let halves = Products::current() == Products::BF16 && x.dtype() == DType::F32;
+    activation.forward(
+        match halves && Products::BF16.available_on(&x.device()) && !crate::is_flex(&x.device()) {
+            true => bfloat16_product(x, weight, bias),
+            false => product(x, weight, bias),
+        },
+    )
+}
+
+/// As `torch.autocast` multiplies: both sides and the result are rounded to bfloat16, sums are the device's.
+fn bfloat16_product(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<3> {
+    let half = FloatDType::BF16;
+    let bias = bias.map(|bias| bias.cast(half));
+    module::linear(x.cast(half), weight.cast(half), bias).cast(FloatDType::F32)
 }
 
 /// Of weights in another precision, blocks of rows are widened one after the other and their
@@ -155,6 +169,28 @@ mod tests {
             &x.matmul(widened.transpose()).into_data(),
             Tolerance::absolute(2e-4),
         );
+    }
+
+    /// Rounding to eight bits moves each of 60 terms by 2⁻⁸ of itself at most, and then their sum.
+    #[test]
+    fn bfloat16_products_stay_near_those_in_f32_and_learn() {
+        let device = Device::default().autodiff();
+        let x = random([2, 3, 60], &device);
+        let weight = random([60, 50], &device);
+        let bias = random([50], &device);
+        let results = [bfloat16_product, product].map(|product| {
+            let weight = weight.clone().require_grad();
+            let out = product(x.clone(), weight.clone(), Some(bias.clone()));
+            assert_eq!(out.dtype(), DType::F32);
+            let gradients = out.clone().sum().backward();
+            let gradient = weight.grad(&gradients).unwrap();
+            assert_eq!(gradient.dtype(), DType::F32);
+            (out.inner().into_data(), gradient.into_data())
+        });
+        let [(half, half_gradient), (full, full_gradient)] = results;
+        half.assert_approx_eq::<f32>(&full, Tolerance::absolute(0.2));
+        half_gradient.assert_approx_eq::<f32>(&full_gradient, Tolerance::absolute(0.1));
+        assert_ne!(half, full);
     }
 
     #[test]

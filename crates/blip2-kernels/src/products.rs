@@ -2,14 +2,19 @@
 
 use std::cell::Cell;
 
+use burn::tensor::{Device, FloatDType};
+
+use crate::is_flex;
+
 /// The precision of the numbers that are multiplied. Sums, and everything else, are f32.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Products {
     /// As they are.
     #[default]
     F32,
-    /// Both sides are rounded to bfloat16, where the processor multiplies it (AVX-512 BF16); elsewhere, and
-    /// for a few rows with weights that are kept in f32, as [`F32`](Self::F32).
+    /// Both sides are rounded to bfloat16, where the device multiplies it: on `flex` a processor with AVX-512
+    /// BF16, but for a few rows with weights that are kept in f32; on other backends linear layers of a
+    /// device that computes in bfloat16, whose results are rounded too. Elsewhere as [`F32`](Self::F32).
     BF16,
 }
 
@@ -34,8 +39,17 @@ impl Products {
         work()
     }
 
+    /// Whether `device` multiplies in this precision, and not in f32 in its place.
+    pub fn available_on(self, device: &Device) -> bool {
+        match self {
+            Self::F32 => true,
+            #[cfg(feature = "flex")]
+            Self::BF16 if is_flex(device) => crate::flex::multiplies_bf16(),
+            Self::BF16 => !is_flex(device) && device.supports_dtype(FloatDType::BF16),
+        }
+    }
+
     /// What [`during`](Self::during) has set for this thread.
-    #[cfg(feature = "flex")]
     pub(crate) fn current() -> Self {
         PRODUCTS.get()
     }

@@ -38,7 +38,7 @@ fn at_tokens(values: &[f32], mask: &[Vec<i64>]) -> Vec<f32> {
 
 #[test]
 fn matches_transformers_opt_at_every_layer() {
-    let device = Device::flex();
+    let device = Device::default();
     for model in MODELS {
         let bytes = read(model);
         let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -65,7 +65,7 @@ fn matches_transformers_opt_at_every_layer() {
 
 #[test]
 fn matches_transformers_token_embeddings() {
-    let device = Device::flex();
+    let device = Device::default();
     for model in MODELS {
         let bytes = read(model);
         let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -78,7 +78,7 @@ fn matches_transformers_token_embeddings() {
 /// Whatever the pieces in which tokens come, a cache gives what a whole forward gives.
 #[test]
 fn cached_pieces_match_a_whole_forward() {
-    let device = Device::flex();
+    let device = Device::default();
     let cuts: [&[usize]; 5] = [
         &[9],
         &[1, 1, 1, 1, 1, 1, 1, 1, 1],
@@ -118,7 +118,7 @@ fn cached_pieces_match_a_whole_forward() {
 /// A row gives the same with padding on the left, on the right and without.
 #[test]
 fn padding_changes_nothing() {
-    let device = Device::flex();
+    let device = Device::default();
     let bytes = read(MODELS[0]);
     let opt = load(&bytes, &device);
     let ids = [5i64, 40, 17, 60, 33];
@@ -141,7 +141,7 @@ fn padding_changes_nothing() {
 /// Beams share a prompt: it is computed once and repeated.
 #[test]
 fn a_repeated_cache_matches_a_repeated_prompt() {
-    let device = Device::flex();
+    let device = Device::default();
     let bytes = read(MODELS[0]);
     let opt = load(&bytes, &device);
     let prompt = [vec![5i64, 40, 17], vec![9, 22, 31]];

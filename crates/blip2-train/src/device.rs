@@ -1,8 +1,14 @@
 //! From the word `--device` to a Burn device.
 
+mod local;
+
 use burn::tensor::Device;
 
+pub use self::local::{list, name, precisions, probe};
 use crate::RunError;
+
+/// All words that name a backend.
+const KNOWN: [&str; 7] = ["flex", "cpu", "vulkan", "wgpu", "cuda", "metal", "rocm"];
 
 /// The backend words that this binary was built with, the default first.
 pub const BACKENDS: &[&str] = &[
@@ -22,12 +28,12 @@ pub const BACKENDS: &[&str] = &[
     "flex",
 ];
 
-/// The device that `word` names: `BACKEND` or `BACKEND:INDEX`; without a word the first backend
-/// that was compiled in.
+/// The device that `word` names: `BACKEND`, `BACKEND:INDEX`, or the `INDEX` alone of the first backend
+/// that was compiled in; without a word that backend's first device.
 ///
 /// # Errors
 ///
-/// An unknown word, a backend that was not compiled in, or an index that is no number.
+/// An unknown word, a backend that was not compiled in, or a device that is not there.
 pub fn parse(word: Option<&str>) -> Result<Device, RunError> {
     let Some(default) = BACKENDS.first() else {
         return Err(RunError::Usage(
@@ -35,67 +41,43 @@ pub fn parse(word: Option<&str>) -> Result<Device, RunError> {
         ));
     };
     let word = word.unwrap_or(default);
-    let (backend, index) = word.split_once(':').unwrap_or((word, "0"));
+    let (backend, index) = match word.split_once(':') {
+        Some(parts) => parts,
+        None if word.parse::<usize>().is_ok() => (*default, word),
+        None => (word, "0"),
+    };
     let index: usize = index.parse().map_err(|_| {
         RunError::Usage(format!(
             "--device {word}: `{index}` is no device index; write for example `{backend}:0`"
         ))
     })?;
     if !BACKENDS.contains(&backend) {
-        return Err(RunError::Usage(format!(
-            "--device {word}: this binary has the backends {}; choose another with \
-             `cargo xtask --backend`",
-            BACKENDS.join(", ")
-        )));
+        return Err(RunError::Usage(match KNOWN.contains(&backend) {
+            true => format!(
+                "--device {word}: this binary has the backends {}; build it for another one with \
+                 `cargo xtask … --backend {backend}`",
+                BACKENDS.join(", ")
+            ),
+            false => format!(
+                "--device {word}: there is no backend `{backend}`; known are {}",
+                KNOWN.join(", ")
+            ),
+        }));
     }
-    open(backend, index)
+    local::open(backend, index)
+}
+
+/// Where single numbers are put together that no backend needs to see.
+pub fn host() -> Device {
+    #[cfg(feature = "flex")]
+    return Device::flex();
+    #[cfg(not(feature = "flex"))]
+    Device::default()
 }
 
 /// Whether `device` is the CPU by `flex`, whose memory is the machine's.
 pub fn is_flex(device: &Device) -> bool {
-    #[cfg(feature = "flex")]
-    return device.clone().inner() == Device::flex();
-    #[cfg(not(feature = "flex"))]
-    {
-        let _ = device;
-        false
-    }
-}
-
-#[allow(
-    unused_variables,
-    reason = "which backends use the index depends on the features"
-)]
-fn open(backend: &str, index: usize) -> Result<Device, RunError> {
-    #[cfg(any(feature = "vulkan", feature = "wgpu", feature = "metal"))]
-    let gpu = || {
-        if index == 0 {
-            burn::tensor::DeviceKind::DefaultDevice
-        } else {
-            burn::tensor::DeviceKind::DiscreteGpu(index)
-        }
-    };
-    match backend {
-        #[cfg(feature = "cuda")]
-        "cuda" => Ok(Device::cuda(index)),
-        #[cfg(feature = "rocm")]
-        "rocm" => Ok(Device::rocm(index)),
-        #[cfg(feature = "metal")]
-        "metal" => Ok(Device::metal(gpu())),
-        #[cfg(feature = "vulkan")]
-        "vulkan" => Ok(Device::vulkan(gpu())),
-        #[cfg(feature = "wgpu")]
-        "wgpu" => Ok(Device::wgpu(gpu())),
-        #[cfg(feature = "cpu")]
-        "cpu" => Ok(Device::cpu()),
-        #[cfg(feature = "flex")]
-        "flex" if index == 0 => Ok(Device::flex()),
-        #[cfg(feature = "flex")]
-        "flex" => Err(RunError::Usage(format!(
-            "--device flex:{index}: flex has one device, `flex`"
-        ))),
-        other => Err(RunError::Usage(format!("unknown backend `{other}`"))),
-    }
+    blip2_kernels::is_flex(device)
 }
 
 #[cfg(test)]
@@ -104,10 +86,31 @@ mod tests {
 
     #[test]
     fn words_that_name_no_device_are_usage_errors() {
-        for word in ["nonsense", "flex:1", "flex:x", ""] {
+        for word in [
+            "nonsense", "flex:1", "flex:x", "flex:-1", "flex:", ":0", "7", "",
+        ] {
             let error = parse(Some(word)).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{word}: {error}");
+            assert!(!error.to_string().contains('\n'));
         }
-        assert!(parse(None).is_ok());
+    }
+
+    #[test]
+    fn a_backend_that_is_known_but_not_here_is_told_from_an_unknown_one() {
+        let line = |word| parse(Some(word)).unwrap_err().to_string();
+        let absent = KNOWN.iter().find(|word| !BACKENDS.contains(word));
+        let absent = absent.expect("no binary has all");
+        assert!(line(absent).contains(&format!("--backend {absent}")));
+        assert!(line("tpu").contains("there is no backend `tpu`"));
+    }
+
+    #[cfg(feature = "flex")]
+    #[test]
+    fn an_index_alone_is_one_of_the_first_backend() {
+        assert_eq!(parse(Some("flex:0")).unwrap(), Device::flex());
+        if BACKENDS == ["flex"] {
+            assert_eq!(parse(Some("0")).unwrap(), Device::flex());
+            assert_eq!(parse(None).unwrap(), Device::flex());
+        }
     }
 }

@@ -26,6 +26,9 @@ pub enum RunError {
         /// The field, what is wrong, what to do.
         reason: String,
     },
+    /// There is no such device, or it does not work.
+    #[error("{0}")]
+    Device(String),
     /// The model can't be made, loaded or run.
     #[error(transparent)]
     Model(#[from] Blip2Error),

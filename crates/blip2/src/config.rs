@@ -7,11 +7,13 @@ use blip2_kernels::Products;
 use blip2_lm::OptConfig;
 use blip2_qformer::QFormerConfig;
 use blip2_vision::VisionConfig;
+use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use crate::Blip2Error;
 use crate::checkpoint::Precision;
 use crate::lora::LoraParts;
+use crate::precision::TowersPrecision;
 
 /// A frozen or trained tower: given by a folder of weights, or by its architecture alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -89,6 +91,9 @@ pub struct InitConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Blip2CaptionConfig {
+    /// How frozen towers are kept and multiply, in the place of their `dtype` and `compute`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<TowersPrecision>,
     /// The image encoder.
     pub vision_backbone: TowerConfig<VisionConfig>,
     /// The epsilon of the LayerNorm between image encoder and Q-Former (`ln_vision` in LAVIS).
@@ -206,7 +211,27 @@ impl Blip2CaptionConfig {
                 return invalid(&format!("lora.{name}"), &reason);
             }
         }
+        if self.precision.is_some() {
+            TowersPrecision::check(&self.vision_backbone, "model.vision_backbone")?;
+            TowersPrecision::check(&self.text_backbone, "model.text_backbone")?;
+        }
         self.vision_backbone.validate("model.vision_backbone")?;
         self.text_backbone.validate("model.text_backbone")
+    }
+
+    /// The same config with `precision` said by `dtype` and `compute` of each frozen tower, as `device` has
+    /// it.
+    ///
+    /// # Errors
+    ///
+    /// As [`validate`](Self::validate).
+    pub fn resolved(&self, device: &Device) -> Result<Self, Blip2Error> {
+        self.validate()?;
+        let mut resolved = self.clone();
+        if let Some(precision) = resolved.precision.take() {
+            precision.apply(&mut resolved.vision_backbone, device);
+            precision.apply(&mut resolved.text_backbone, device);
+        }
+        Ok(resolved)
     }
 }

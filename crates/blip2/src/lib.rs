@@ -16,6 +16,7 @@ pub mod hub;
 pub mod lora;
 mod loss;
 mod model;
+mod precision;
 pub mod presets;
 pub mod stage1;
 mod tower;
@@ -26,4 +27,5 @@ pub use config::{
 pub use error::Blip2Error;
 pub use loss::{Losses, Targets, TextBatch};
 pub use model::Blip2Caption;
+pub use precision::TowersPrecision;
 pub use tower::Tower;

@@ -127,11 +127,12 @@ impl Blip2CaptionConfig {
     /// A field that is wrong, a file that can't be read, weights that do not fit, or a tokenizer
     /// that does not belong to the language model.
     pub fn init(&self, device: &Device) -> Result<Blip2Caption, Blip2Error> {
-        self.validate()?;
-        let (vision_config, vision) = vision_tower(&self.vision_backbone, device)?;
-        let (text_config, lm) = tower(&self.text_backbone, device, |config, device| match &config
-            .weights
-        {
+        let config = self.resolved(device)?;
+        let field = "model.vision_backbone";
+        let (vision_config, vision) = vision_tower(&config.vision_backbone, field, device)?;
+        let text = &config.text_backbone;
+        text.dtype.check_on(device, "model.text_backbone.dtype")?;
+        let (text_config, lm) = tower(text, device, |config, device| match &config.weights {
             Some(path) => load_opt(path, config.architecture.as_ref(), config.dtype, device),
             None => made(config, |config| Ok(config.init(device)?)),
         })?;
@@ -159,18 +160,20 @@ impl Blip2CaptionConfig {
             recompute: self.recompute_text_backbone,
         })?;
         Ok(model.with_compute(TowerCompute {
-            vision_backbone: self.vision_backbone.compute,
-            multimodal_backbone: self.multimodal_compute,
-            text_backbone: self.text_backbone.compute,
+            vision_backbone: config.vision_backbone.compute,
+            multimodal_backbone: config.multimodal_compute,
+            text_backbone: config.text_backbone.compute,
         }))
     }
 }
 
-/// The image encoder of `config`.
+/// The image encoder of `config`, the table `field`.
 pub(crate) fn vision_tower(
     config: &TowerConfig<VisionConfig>,
+    field: &str,
     device: &Device,
 ) -> Result<(VisionConfig, Tower<VisionTransformer>), Blip2Error> {
+    config.dtype.check_on(device, &format!("{field}.dtype"))?;
     tower(config, device, |config, device| match &config.weights {
         Some(path) => load_vision(path, config.architecture.as_ref(), config.dtype, device),
         None => made(config, |config| Ok(config.init(device)?)),

@@ -29,6 +29,14 @@ use burn_flex::{FlexQTensor, FlexTensor, Layout};
 use self::weights::Weights;
 use crate::{Activation, AdamWStep, DropoutSeed, Products};
 
+/// Whether this processor multiplies bfloat16.
+pub fn multiplies_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return bf16::available();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 /// The operations. All tensors but weights are f32.
 #[backend_extension(Flex, Autodiff)]
 pub trait Kernels: Backend {

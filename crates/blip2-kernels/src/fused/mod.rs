@@ -2,14 +2,14 @@
 
 use burn::backend::Dispatch;
 use burn::tensor::quantization::{BlockSize, QuantValue};
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Tensor};
 
 use crate::flex::Kernels;
 use crate::{Activation, AdamWStep, DropoutSeed, Products};
 
 /// Whether the operations take `x`: f32 on `flex`.
 pub fn takes<const D: usize>(x: &Tensor<D>) -> bool {
-    x.dtype() == DType::F32 && x.device() == Device::flex()
+    x.dtype() == DType::F32 && crate::is_flex(&x.device())
 }
 
 /// Whether they take `weight`. In half precision it must be frozen: there is no f32 to learn in.

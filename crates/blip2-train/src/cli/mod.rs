@@ -5,6 +5,7 @@ mod caption;
 mod caption_set;
 mod convert;
 mod data;
+mod devices;
 mod evaluate;
 mod features;
 mod generation;
@@ -33,7 +34,8 @@ use crate::RunError;
 #[derive(Debug, Parser)]
 #[command(name = "blip2", version, about, long_about = None)]
 struct Cli {
-    /// Where to compute: BACKEND or BACKEND:INDEX; without it the backend this binary was built for.
+    /// Where to compute: BACKEND, BACKEND:INDEX or INDEX; without it the first device of the backend that
+    /// this binary was built for.
     #[arg(long, global = true, value_name = "DEVICE")]
     device: Option<String>,
     /// Runs what is estimated not to fit in memory, too.
@@ -61,6 +63,8 @@ enum Command {
     Convert(convert::Args),
     /// Parameters of a model or config, part by part, and the account of a checkpoint's keys.
     Inspect(inspect::Args),
+    /// The devices of this machine, by the words that --device takes.
+    Devices,
     /// Write a built-in data set.
     #[command(subcommand)]
     Data(data::Command),
@@ -105,6 +109,7 @@ fn run(cli: Cli) -> Result<(), RunError> {
         Command::Score(args) => score::run(args),
         Command::Convert(args) => convert::run(args, &device()?),
         Command::Inspect(args) => inspect::run(args, &device()?),
+        Command::Devices => devices::run(),
         Command::Data(command) => data::run(command),
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use blip2::checkpoint::{Import, Precision};
 use blip2::lora::Adapter;
-use blip2::{Blip2Caption, Blip2CaptionConfig, Compute, TowerCompute};
+use blip2::{Blip2Caption, Blip2CaptionConfig, Compute, TowerCompute, TowersPrecision};
 use blip2_data::DataError;
 use blip2_data::transforms::{ImageProcessor, ImageProcessorConfig};
 use blip2_lm::GenerationConfig;
@@ -47,16 +47,36 @@ pub(super) enum TowerDType {
     F16,
     /// bfloat16.
     Bf16,
+    /// By what the device has, as `precision = "auto"` in a config; products of towers too.
+    Auto,
 }
 
 impl TowerDType {
-    pub fn precision(self) -> Precision {
-        match self {
-            Self::Stored => Precision::Stored,
-            Self::F32 => Precision::F32,
-            Self::F16 => Precision::F16,
-            Self::Bf16 => Precision::BF16,
+    /// Fails if `device` lacks it.
+    pub fn precision(self, device: &Device) -> Result<Precision, RunError> {
+        let (word, precision) = match self {
+            Self::Stored => ("stored", Precision::Stored),
+            Self::F32 => ("f32", Precision::F32),
+            Self::F16 => ("f16", Precision::F16),
+            Self::Bf16 => ("bf16", Precision::BF16),
+            Self::Auto => ("auto", TowersPrecision::Auto.on(device).0),
+        };
+        match precision.available_on(device) {
+            true => Ok(precision),
+            false => Err(RunError::Usage(format!(
+                "--dtype {word}: this device has no {word}; take f32 or auto"
+            ))),
         }
+    }
+
+    /// The products that go with it, if it says so.
+    fn compute(self, device: &Device) -> Option<TowerCompute> {
+        let compute = TowersPrecision::Auto.on(device).1;
+        (self == Self::Auto).then(|| TowerCompute {
+            vision_backbone: compute,
+            text_backbone: compute,
+            ..TowerCompute::default()
+        })
     }
 }
 
@@ -102,8 +122,9 @@ pub(super) fn load(
             eprintln!("{line}");
         }
     }
-    if let Some(compute) = compute {
-        loaded.model = loaded.model.with_compute(compute.compute());
+    let compute = compute.map(TowerProducts::compute);
+    if let Some(compute) = compute.or_else(|| dtype.compute(device)) {
+        loaded.model = loaded.model.with_compute(compute);
     }
     Ok(loaded)
 }
@@ -114,7 +135,8 @@ fn load_as_it_is(path: &Path, dtype: TowerDType, device: &Device) -> Result<Load
         return Ok(from_run(load_run(&path, device)?)?);
     }
     let checkpoint = Import::new(path).open()?;
-    let imported = checkpoint.load(device, dtype.precision(), Some(bytes_bar("weights")))?;
+    let precision = dtype.precision(device)?;
+    let imported = checkpoint.load(device, precision, Some(bytes_bar("weights")))?;
     Ok(LoadedModel {
         processor: imported.processor.init()?,
         processor_config: imported.processor,

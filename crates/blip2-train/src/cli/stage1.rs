@@ -98,7 +98,8 @@ pub(super) fn load(
         tokenizer: tokenizer.transpose()?,
     };
     let checkpoint = import.open()?;
-    let model = checkpoint.load(device, dtype.precision(), Some(bytes_bar("weights")))?;
+    let precision = dtype.precision(device)?;
+    let model = checkpoint.load(device, precision, Some(bytes_bar("weights")))?;
     Ok(LoadedStage1 {
         model,
         processor: checkpoint.processor.init()?,

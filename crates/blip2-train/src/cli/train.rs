@@ -41,7 +41,7 @@ pub(super) fn run(args: Args, device: &Device, ignore_memory: bool) -> Result<()
                 Some(config) => config,
                 None => default_config()?,
             };
-            let recipe = recipe_file::read(&config, &args.set)?;
+            let recipe = recipe_file::read(&config, &args.set)?.on(device)?;
             let estimated = preflight::training(&recipe, device, ignore_memory)?;
             let out = args.out.unwrap_or_else(|| {
                 let name = config.file_stem().unwrap_or_default().to_string_lossy();

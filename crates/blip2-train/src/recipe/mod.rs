@@ -8,10 +8,11 @@ mod stream;
 use std::path::PathBuf;
 
 use blip2::stage1::Blip2QformerConfig;
-use blip2::{Blip2CaptionConfig, InitConfig};
+use blip2::{Blip2CaptionConfig, Blip2Error, InitConfig};
 use blip2_data::transforms::ImageProcessorConfig;
 use blip2_lm::OptConfig;
 use blip2_vision::VisionConfig;
+use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 pub use data::{DataConfig, SplitConfig};
@@ -111,6 +112,21 @@ pub struct PatchClassificationConfig {
 }
 
 impl Recipe {
+    /// The same recipe with `precision` said as `device` has it.
+    ///
+    /// # Errors
+    ///
+    /// Names a field of the model that is wrong.
+    pub fn on(mut self, device: &Device) -> Result<Self, Blip2Error> {
+        if let Some(model) = &mut self.model {
+            *model = model.resolved(device)?;
+        }
+        if let Some(stage1) = &mut self.stage1 {
+            *stage1 = stage1.resolved(device)?;
+        }
+        Ok(self)
+    }
+
     /// Checks what the parts can't check alone.
     ///
     /// # Errors

@@ -55,7 +55,7 @@ impl ItemLazy for StepOutput {
 
 impl Adaptor<LossInput> for StepOutput {
     fn adapt(&self) -> LossInput {
-        LossInput::new(Tensor::from_data([self.loss], &Device::default()))
+        LossInput::new(Tensor::from_data([self.loss], &crate::device::host()))
     }
 }
 

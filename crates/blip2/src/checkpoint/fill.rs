@@ -124,7 +124,7 @@ pub fn fill_known<M: Module>(
         };
         let weight = fit(path, weight, parameter, part, device)?;
         let dtype = match parameter.shape.len() {
-            2 => matrices.of(weight.dtype),
+            2 => matrices.of_on(weight.dtype, device),
             _ => DType::F32,
         };
         let mut shape = parameter.shape.clone();
@@ -236,6 +236,15 @@ impl Precision {
             (Self::F16, _) | (Self::Stored, DType::F16) => DType::F16,
             (Self::BF16, _) | (Self::Stored, DType::BF16) => DType::BF16,
             _ => DType::F32,
+        }
+    }
+
+    /// As [`of`](Self::of); what is [`Stored`](Self::Stored) in a precision that `device` lacks is widened.
+    fn of_on(self, stored: DType, device: &Device) -> DType {
+        let dtype = self.of(stored);
+        match self {
+            Self::Stored if dtype != DType::F32 && !device.supports_dtype(dtype) => DType::F32,
+            _ => dtype,
         }
     }
 }

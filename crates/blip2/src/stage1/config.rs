@@ -7,6 +7,9 @@ use blip2_qformer::QFormerConfig;
 use blip2_vision::VisionConfig;
 use serde::{Deserialize, Serialize};
 
+use burn::tensor::Device;
+
+use crate::precision::TowersPrecision;
 use crate::{Blip2Error, Compute, InitConfig, TowerConfig};
 
 /// The table `[stage1]` of an experiment's file; see [`Blip2Qformer`](super::Blip2Qformer). Names
@@ -14,6 +17,9 @@ use crate::{Blip2Error, Compute, InitConfig, TowerConfig};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Blip2QformerConfig {
+    /// How a frozen image encoder is kept and multiplies, in the place of its `dtype` and `compute`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<TowersPrecision>,
     /// The image encoder.
     pub vision_backbone: TowerConfig<VisionConfig>,
     /// The epsilon of the LayerNorm between image encoder and Q-Former (`ln_vision` in LAVIS).
@@ -98,6 +104,24 @@ impl Blip2QformerConfig {
         if !(0.0..1.0).contains(&self.label_smoothing) {
             return invalid("label_smoothing", "must be at least 0 and below 1");
         }
+        if self.precision.is_some() {
+            TowersPrecision::check(&self.vision_backbone, "stage1.vision_backbone")?;
+        }
         self.vision_backbone.validate("stage1.vision_backbone")
+    }
+
+    /// The same config with `precision` said by `dtype` and `compute` of the image encoder, as `device` has
+    /// it.
+    ///
+    /// # Errors
+    ///
+    /// As [`validate`](Self::validate).
+    pub fn resolved(&self, device: &Device) -> Result<Self, Blip2Error> {
+        self.validate()?;
+        let mut resolved = self.clone();
+        if let Some(precision) = resolved.precision.take() {
+            precision.apply(&mut resolved.vision_backbone, device);
+        }
+        Ok(resolved)
     }
 }

@@ -137,8 +137,9 @@ impl Blip2QformerConfig {
     /// A field that is wrong, a file that can't be read, weights that do not fit, or a tokenizer
     /// with more tokens than the Q-Former embeds.
     pub fn init(&self, device: &Device) -> Result<Blip2Qformer, Blip2Error> {
-        self.validate()?;
-        let (vision_config, vision) = vision_tower(&self.vision_backbone, device)?;
+        let vision = self.resolved(device)?.vision_backbone;
+        let compute = vision.compute;
+        let (vision_config, vision) = vision_tower(&vision, "stage1.vision_backbone", device)?;
         let architecture = Stage1Architecture {
             vision: vision_config,
             ln_vision_eps: self.ln_vision_eps,
@@ -165,7 +166,7 @@ impl Blip2QformerConfig {
             same_image: self.same_image,
             multimodal_compute: self.multimodal_compute,
         };
-        parts.assemble(settings, self.vision_backbone.compute)
+        parts.assemble(settings, compute)
     }
 }
 
