@@ -46,7 +46,13 @@ pub enum Compute {
     /// Both sides of a product are rounded to bfloat16: about twice as fast on processors with AVX-512
     /// BF16, and the same as f32 on others.
     BF16,
+    /// In linear layers, both sides are rounded to eight bits with a scale for each token and each output, on
+    /// processors with AVX-512 VNNI; all else as in bfloat16. For towers that are constants.
+    INT8,
 }
+
+/// Why the trained part does not multiply in int8.
+pub(crate) const TRAINED_PART: &str = "a trained part multiplies in f32 or bf16";
 
 impl Compute {
     pub(crate) fn is_f32(&self) -> bool {
@@ -57,6 +63,7 @@ impl Compute {
         match self {
             Self::F32 => Products::F32,
             Self::BF16 => Products::BF16,
+            Self::INT8 => Products::INT8,
         }
     }
 }
@@ -159,6 +166,9 @@ impl<C> TowerConfig<C> {
             let reason = "a trained tower keeps its weights in f32; leave it out";
             return invalid(format!("{field}.dtype"), reason);
         }
+        if !self.frozen && self.compute == Compute::INT8 {
+            return invalid(format!("{field}.compute"), TRAINED_PART);
+        }
         Ok(())
     }
 }
@@ -182,6 +192,9 @@ impl Blip2CaptionConfig {
         if self.multimodal_backbone.text.is_some() {
             let reason = "captioning has no text side in the Q-Former: leave it out";
             return invalid("multimodal_backbone.text", reason);
+        }
+        if self.multimodal_compute == Compute::INT8 {
+            return invalid("multimodal_compute", TRAINED_PART);
         }
         if self.recompute_text_backbone && !self.text_backbone.frozen {
             let reason = "needs a frozen language model: set `model.text_backbone.frozen`";

@@ -68,18 +68,21 @@ pub(super) enum TowerProducts {
     F32,
     /// bfloat16, with sums in 32 bits.
     Bf16,
+    /// Eight bits in the linear layers of the towers, bfloat16 in all else.
+    Int8,
 }
 
 impl TowerProducts {
     fn compute(self) -> TowerCompute {
-        let compute = match self {
-            Self::F32 => Compute::F32,
-            Self::Bf16 => Compute::BF16,
+        let (tower, trained) = match self {
+            Self::F32 => (Compute::F32, Compute::F32),
+            Self::Bf16 => (Compute::BF16, Compute::BF16),
+            Self::Int8 => (Compute::INT8, Compute::BF16),
         };
         TowerCompute {
-            vision_backbone: compute,
-            multimodal_backbone: compute,
-            text_backbone: compute,
+            vision_backbone: tower,
+            multimodal_backbone: trained,
+            text_backbone: tower,
         }
     }
 }

@@ -7,6 +7,7 @@ use blip2_qformer::QFormerConfig;
 use blip2_vision::VisionConfig;
 use serde::{Deserialize, Serialize};
 
+use crate::config::TRAINED_PART;
 use crate::{Blip2Error, Compute, InitConfig, TowerConfig};
 
 /// The table `[stage1]` of an experiment's file; see [`Blip2Qformer`](super::Blip2Qformer). Names
@@ -83,6 +84,9 @@ impl Blip2QformerConfig {
         if self.max_txt_len > text.max_position_embeddings {
             let reason = "is more than `multimodal_backbone.text.max_position_embeddings`";
             return invalid("max_txt_len", reason);
+        }
+        if self.multimodal_compute == Compute::INT8 {
+            return invalid("multimodal_compute", TRAINED_PART);
         }
         if self.embed_dim == 0 {
             return invalid("embed_dim", "must be at least 1");
