@@ -3,9 +3,9 @@
 use std::arch::x86_64::{
     __m512, __m512i, _mm_mask_storeu_epi8, _mm_set1_epi8, _mm_xor_si128, _mm512_add_epi32,
     _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cvtepi32_epi8,
-    _mm512_cvtps_epi32, _mm512_loadu_ps, _mm512_maskz_loadu_ps, _mm512_max_epu32, _mm512_mul_ps,
-    _mm512_or_si512, _mm512_reduce_max_epu32, _mm512_set1_epi32, _mm512_set1_ps,
-    _mm512_setzero_si512, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_storeu_si512,
+    _mm512_cvtps_epi32, _mm512_maskz_loadu_ps, _mm512_max_epu32, _mm512_mul_ps, _mm512_or_si512,
+    _mm512_reduce_max_epu32, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_si512,
+    _mm512_slli_epi32, _mm512_storeu_ps, _mm512_storeu_si512,
 };
 
 use rayon::prelude::*;
@@ -146,10 +146,9 @@ impl Panel {
         let largest = self.widen::<VECTORS>(weight, shape, first);
         let mut factors = [_mm512_set1_ps(0.0); VECTORS];
         let mut sums = [_mm512_setzero_si512(); VECTORS];
-        for (vector, largest) in largest.chunks_exact(LANES).enumerate() {
-            let factor: [f32; LANES] = std::array::from_fn(|lane| factor(largest[lane]));
-            // SAFETY: sixteen numbers are one vector.
-            factors[vector] = unsafe { _mm512_loadu_ps(factor.as_ptr()) };
+        for (factors, largest) in factors.iter_mut().zip(largest.chunks_exact(LANES)) {
+            let numbers: [f32; LANES] = std::array::from_fn(|lane| factor(largest[lane]));
+            *factors = load(&numbers);
         }
         let width = VECTORS * LANES;
         self.words.resize(self.wide.len() / NUMBERS, 0);
