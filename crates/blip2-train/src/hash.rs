@@ -1,6 +1,8 @@
 //! Hashes that prove that frozen weights stay what they are.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
 
 use blip2::{Blip2Caption, Tower};
 use blip2_vision::VisionTransformer;
@@ -76,6 +78,17 @@ pub fn weights_sha256<M: Module>(module: &M) -> String {
 /// The SHA-256 of `bytes` in hex.
 pub fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
+}
+
+/// The SHA-256 of a file in hex, read piece by piece.
+///
+/// # Errors
+///
+/// If it can't be read.
+pub fn file_sha256(path: &Path) -> std::io::Result<String> {
+    let mut digest = Sha256::new();
+    std::io::copy(&mut File::open(path)?, &mut digest)?;
+    Ok(hex(&digest.finalize()))
 }
 
 /// A digest in hex.
