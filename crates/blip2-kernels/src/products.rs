@@ -39,7 +39,7 @@ impl Products {
     }
 
     /// What [`during`](Self::during) has set for this thread.
-    #[cfg(feature = "flex")]
+    #[cfg(any(feature = "flex", feature = "cube"))]
     pub(crate) fn current() -> Self {
         PRODUCTS.get()
     }

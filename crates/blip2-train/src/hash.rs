@@ -5,6 +5,7 @@ use std::fs::File;
 use std::path::Path;
 
 use blip2::{Blip2Caption, Tower};
+use blip2_kernels::readable;
 use blip2_vision::VisionTransformer;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
@@ -100,7 +101,7 @@ struct Hasher(Sha256);
 
 impl ModuleVisitor for Hasher {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.0.update(param.val().into_data().as_bytes());
+        self.0.update(readable(param.val()).into_data().as_bytes());
     }
 }
 

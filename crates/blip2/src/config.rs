@@ -79,6 +79,20 @@ pub struct TowerCompute {
     pub text_backbone: Compute,
 }
 
+/// The parts that keep no graph while they learn or pass gradients on: their blocks are run a second time for
+/// the backward pass.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Recompute {
+    /// The image encoder.
+    pub vision_backbone: bool,
+    /// The language model.
+    pub text_backbone: bool,
+}
+
+/// Why nothing is recomputed of an image encoder that is a constant.
+pub(crate) const CONSTANT_ENCODER: &str = "needs an image encoder that learns: set `vision_backbone.frozen = false` (a frozen one keeps no \
+     graph), or leave it out";
+
 fn is_full(precision: &Precision) -> bool {
     *precision == Precision::F32
 }
@@ -121,9 +135,14 @@ pub struct Blip2CaptionConfig {
     /// With an empty prompt LAVIS also scores BOS (predicted by the last query); transformers
     /// does not.
     pub score_bos: bool,
-    /// Keeps no graph of the frozen language model while it trains: each layer is run a second
-    /// time for its gradient. The language model then takes half as much time again, and its
-    /// graph the memory of one layer.
+    /// Keeps no graph of the image encoder while it learns, or adapters on it do: each block is run a
+    /// second time for its gradients. The image encoder then takes a third more time, and its graph
+    /// the memory of one block.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recompute_vision_backbone: bool,
+    /// Keeps no graph of the language model in training: each layer is run a second time for its
+    /// gradients. The language model then takes up to half as much time again, and its graph the
+    /// memory of one layer.
     #[serde(default)]
     pub recompute_text_backbone: bool,
     /// LoRA adapters on parts that are constants otherwise.
@@ -196,9 +215,9 @@ impl Blip2CaptionConfig {
         if self.multimodal_compute == Compute::INT8 {
             return invalid("multimodal_compute", TRAINED_PART);
         }
-        if self.recompute_text_backbone && !self.text_backbone.frozen {
-            let reason = "needs a frozen language model: set `model.text_backbone.frozen`";
-            return invalid("recompute_text_backbone", reason);
+        let constant = self.vision_backbone.frozen && self.lora.vision_backbone.is_none();
+        if self.recompute_vision_backbone && constant {
+            return invalid("recompute_vision_backbone", CONSTANT_ENCODER);
         }
         self.lora.validate()?;
         let adapted = [
@@ -213,6 +232,24 @@ impl Blip2CaptionConfig {
                 self.text_backbone.frozen,
             ),
         ];
+        for (name, lora, dtype) in [
+            (
+                "vision_backbone",
+                &self.lora.vision_backbone,
+                self.vision_backbone.dtype,
+            ),
+            (
+                "text_backbone",
+                &self.lora.text_backbone,
+                self.text_backbone.dtype,
+            ),
+        ] {
+            let quantized = lora.as_ref().is_some_and(|lora| lora.quantize.is_some());
+            if quantized && matches!(dtype, Precision::Int8 | Precision::Int4) {
+                let reason = format!("`model.{name}.dtype` says it already: leave one of them out");
+                return invalid(&format!("lora.{name}.quantize"), &reason);
+            }
+        }
         for (name, adapted, frozen) in adapted {
             if adapted && !frozen {
                 let reason = format!("adapters need a frozen part: set `model.{name}.frozen`");

@@ -19,6 +19,7 @@ mod int8;
 mod layer_norm;
 mod linear;
 mod matrix;
+pub mod nibbles;
 mod quantized;
 #[cfg(target_arch = "x86_64")]
 mod tiles;

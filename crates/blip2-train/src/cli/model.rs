@@ -47,6 +47,10 @@ pub(super) enum TowerDType {
     F16,
     /// bfloat16.
     Bf16,
+    /// Linear layers in eight bits, embeddings in bfloat16.
+    Int8,
+    /// Linear layers in four bits, embeddings in bfloat16; on the CPU (`flex`) alone.
+    Int4,
 }
 
 impl TowerDType {
@@ -56,6 +60,8 @@ impl TowerDType {
             Self::F32 => Precision::F32,
             Self::F16 => Precision::F16,
             Self::Bf16 => Precision::BF16,
+            Self::Int8 => Precision::Int8,
+            Self::Int4 => Precision::Int4,
         }
     }
 }
