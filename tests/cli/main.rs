@@ -244,7 +244,7 @@ fn help_goes_to_stdout_and_mistakes_to_stderr_with_code_2() {
     let help = experiment.blip2("--help");
     expect_code(&help, 0);
     for command in [
-        "train", "caption", "evaluate", "score", "convert", "inspect", "data",
+        "train", "caption", "evaluate", "score", "convert", "inspect", "devices", "data",
     ] {
         assert!(stdout(&help).contains(command), "{command}");
     }

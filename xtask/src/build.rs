@@ -5,6 +5,8 @@ use std::process::{Command, ExitCode, Stdio};
 
 /// Settings that glibc reads when a program starts; other systems have no such variable.
 const TUNABLES: &str = "GLIBC_TUNABLES";
+/// Where a session's sockets lie.
+const RUNTIME_DIR: &str = "XDG_RUNTIME_DIR";
 /// Large blocks in pages of 2 MiB: a model of 8 GB loads faster, for the system hands out and clears
 /// 4,000 pages where it would be two million. And what a step frees is kept for the next one, in place
 /// of being handed back and cleared anew: a fifth of the built-in training's time.
@@ -51,6 +53,10 @@ pub fn tuned(program: &Path) -> Command {
     let mut command = Command::new(program);
     if std::env::var_os(TUNABLES).is_none() {
         command.env(TUNABLES, MALLOC);
+    }
+    // Without it a graphics driver that looks for a desktop complains, line after line.
+    if cfg!(unix) && std::env::var_os(RUNTIME_DIR).is_none() {
+        command.env(RUNTIME_DIR, std::env::temp_dir());
     }
     command
 }

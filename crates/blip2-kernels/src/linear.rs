@@ -4,7 +4,7 @@ use burn::module::LoraAdapter;
 use burn::nn::Linear;
 use burn::tensor::{DType, FloatDType, Tensor, module};
 
-use crate::{Activation, Products};
+use crate::{Activation, Products, dequantized};
 
 /// Numbers of a matrix that are widened at once: 4 MiB in f32.
 const BLOCK: usize = 1 << 20;
@@ -55,14 +55,16 @@ pub(crate) fn affine(
     {
         return crate::fused::linear(x, weight, bias, activation);
     }
-    let weight = weight.dequantize();
-    let halves = Products::current() == Products::BF16 && x.dtype() == DType::F32;
-    activation.forward(
-        match halves && Products::BF16.available_on(&x.device()) && !crate::is_flex(&x.device()) {
-            true => bfloat16_product(x, weight, bias),
-            false => product(x, weight, bias),
-        },
-    )
+    let device = x.device();
+    let halves = x.dtype() == DType::F32
+        && Products::current() != Products::F32
+        && !crate::is_flex(&device)
+        && Products::BF16.available_on(&device);
+    let weight = dequantized(weight);
+    activation.forward(match halves {
+        true => bfloat16_product(x, weight, bias),
+        false => product(x, weight, bias),
+    })
 }
 
 /// As `torch.autocast` multiplies: both sides and the result are rounded to bfloat16, sums are the device's.

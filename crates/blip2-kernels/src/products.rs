@@ -16,6 +16,10 @@ pub enum Products {
     /// BF16, but for a few rows with weights that are kept in f32; on other backends linear layers of a
     /// device that computes in bfloat16, whose results are rounded too. Elsewhere as [`F32`](Self::F32).
     BF16,
+    /// In linear layers, each row and each column of weights is rounded to multiples of its largest number
+    /// over 127, where the processor multiplies eight bits (AVX-512 VNNI) and there are more than a few rows;
+    /// gradients and all else as [`BF16`](Self::BF16).
+    INT8,
 }
 
 thread_local! {
@@ -39,13 +43,14 @@ impl Products {
         work()
     }
 
-    /// Whether `device` multiplies in this precision, and not in f32 in its place.
+    /// Whether `device` multiplies in half precision where this asks for it (or for eight bits), and not in f32
+    /// in its place.
     pub fn available_on(self, device: &Device) -> bool {
         match self {
             Self::F32 => true,
             #[cfg(feature = "flex")]
-            Self::BF16 if is_flex(device) => crate::flex::multiplies_bf16(),
-            Self::BF16 => !is_flex(device) && device.supports_dtype(FloatDType::BF16),
+            Self::BF16 | Self::INT8 if is_flex(device) => crate::flex::multiplies_bf16(),
+            Self::BF16 | Self::INT8 => !is_flex(device) && device.supports_dtype(FloatDType::BF16),
         }
     }
 

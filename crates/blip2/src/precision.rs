@@ -66,7 +66,8 @@ impl Precision {
     /// Whether `device` keeps numbers in this precision and computes in it.
     pub fn available_on(self, device: &Device) -> bool {
         match self {
-            Self::F32 | Self::Stored => true,
+            // Of whole numbers int4 has a check of its own.
+            Self::F32 | Self::Stored | Self::Int8 | Self::Int4 => true,
             Self::F16 => device.supports_dtype(FloatDType::F16),
             Self::BF16 => device.supports_dtype(FloatDType::BF16),
         }

@@ -80,6 +80,7 @@ impl Inputs {
 /// The dimensions of `lavis.pth`, whose image embeddings are given.
 fn config(same_image: SameImage) -> Blip2QformerConfig {
     Blip2QformerConfig {
+        precision: None,
         vision_backbone: TowerConfig {
             frozen: true,
             weights: None,
@@ -112,6 +113,7 @@ fn config(same_image: SameImage) -> Blip2QformerConfig {
             ..QFormerConfig::bert_base(20)
         },
         multimodal_compute: Compute::F32,
+        recompute_vision_backbone: false,
         bert: None,
         tokenizer: reference("vocab.txt"),
         embed_dim: 12,

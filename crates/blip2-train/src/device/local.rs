@@ -81,6 +81,10 @@ pub fn probe(backend: &str, index: usize, device: &Device) -> Result<(), RunErro
     if backend == "flex" {
         return Ok(());
     }
+    if backend == "vulkan" {
+        let name = quietly(|| name(device)).map_err(|reason| failed(backend, &reason))?;
+        refuse_software(&name)?;
+    }
     let two = quietly(|| {
         let one = Tensor::<1>::from_data([1.0f32], (device, DType::F32));
         (one.clone() + one).into_scalar::<f32>()
@@ -90,6 +94,18 @@ pub fn probe(backend: &str, index: usize, device: &Device) -> Result<(), RunErro
         Ok(2.0) => Ok(()),
         Ok(other) => Err(failed(&name, &format!("1 + 1 gave {other}"))),
         Err(reason) => Err(failed(&name, &reason)),
+    }
+}
+
+/// Mesa's driver for processors ends the process where it meets CubeCL's matrix product in SPIR-V, which the
+/// backend `vulkan` is given; in WGSL, by `wgpu`, it compiles it. Seen with Mesa 22.3 and 25.0.
+fn refuse_software(name: &str) -> Result<(), RunError> {
+    match name.contains("llvmpipe") {
+        true => Err(RunError::Device(format!(
+            "vulkan finds no graphics card, only {name}, which crashes on CubeCL's SPIR-V: take \
+             `--backend wgpu`, which runs on it, or `flex`, which is faster on processors"
+        ))),
+        false => Ok(()),
     }
 }
 
@@ -176,6 +192,14 @@ mod tests {
         });
         assert_eq!(failed, Err("the first".into()));
         assert_eq!(quietly(|| 1), Ok(1));
+    }
+
+    #[test]
+    fn a_driver_that_would_crash_is_refused() {
+        let error = refuse_software("llvmpipe (LLVM 15.0.6, 256 bits)").unwrap_err();
+        assert_eq!(error.exit_code(), 1);
+        assert!(error.to_string().contains("--backend wgpu"), "{error}");
+        assert!(refuse_software("AMD Radeon 780M (RADV)").is_ok());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{Device, ExecutionError, Tensor, TensorReadError};
+use burn::tensor::{ExecutionError, Tensor, TensorReadError};
 use burn_train::ItemLazy;
 use burn_train::metric::{
     Adaptor, LossInput, Metric, MetricAttributes, MetricMetadata, MetricName, Numeric,
