@@ -97,13 +97,13 @@ pub fn probe(backend: &str, index: usize, device: &Device) -> Result<(), RunErro
     }
 }
 
-/// Mesa's driver for processors ends the process where it meets CubeCL's matrix product in SPIR-V, which the
-/// backend `vulkan` is given; in WGSL, by `wgpu`, it compiles it. Seen with Mesa 22.3 and 25.0.
+/// Mesa's driver for processors ends the process (SIGSEGV as it compiles) where it meets CubeCL's matrix product
+/// in SPIR-V, which is what the backend `vulkan` hands it; `wgpu` hands it WGSL. Seen with Mesa 22.3 and 25.0.
 fn refuse_software(name: &str) -> Result<(), RunError> {
     match name.contains("llvmpipe") {
         true => Err(RunError::Device(format!(
             "vulkan finds no graphics card, only {name}, which crashes on CubeCL's SPIR-V: take \
-             `--backend wgpu`, which runs on it, or `flex`, which is faster on processors"
+             `--backend flex`, or `--backend wgpu`, which goes by WGSL"
         ))),
         false => Ok(()),
     }
