@@ -9,10 +9,13 @@ mod test;
 use std::process::ExitCode;
 
 const HELP: &str = "\
-cargo xtask COMMAND [--backend flex|cpu|vulkan|wgpu|cuda|metal|rocm] [ARGUMENTS]
+cargo xtask COMMAND [--backend flex|cpu|vulkan|wgpu|cuda|metal|rocm] [--remote] [ARGUMENTS]
 
   train, caption, evaluate, score, convert, inspect, data
-            build blip2 in release for the backend (default flex) and run that command
+            build blip2 in release for the backend (default flex) and run that command; with
+            --remote (or a device ws://…) it knows devices of other machines
+  serve-device
+            compute for other machines
   test      all tests of the workspace
   bench     eval: scores against the reference's programs; features: the feature cache; model:
             time and memory against PyTorch with transformers
@@ -32,7 +35,7 @@ fn main() -> ExitCode {
         Some("test") => test::test(&arguments[1..]),
         Some("ci") => test::ci(),
         Some("bench") => bench::bench(&backend, &arguments[1..]),
-        Some(_) => build::run_blip2(&backend, &arguments),
+        Some(_) => build::run_blip2(&backend, arguments),
     }
 }
 

@@ -22,12 +22,13 @@ pub const BACKENDS: &[&str] = &[
     "flex",
 ];
 
-/// The device that `word` names: `BACKEND` or `BACKEND:INDEX`; without a word the first backend
-/// that was compiled in.
+/// The device that `word` names: `BACKEND`, `BACKEND:INDEX` or a server's `ws://HOST:PORT`; without a
+/// word the first backend that was compiled in.
 ///
 /// # Errors
 ///
-/// An unknown word, a backend that was not compiled in, or an index that is no number.
+/// An unknown word, a backend that was not compiled in, or an index that is no number; a server that
+/// can't be used.
 pub fn parse(word: Option<&str>) -> Result<Device, RunError> {
     let Some(default) = BACKENDS.first() else {
         return Err(RunError::Usage(
@@ -35,6 +36,9 @@ pub fn parse(word: Option<&str>) -> Result<Device, RunError> {
         ));
     };
     let word = word.unwrap_or(default);
+    if crate::remote::is_word(word) {
+        return crate::remote::connect(word);
+    }
     let (backend, index) = word.split_once(':').unwrap_or((word, "0"));
     let index: usize = index.parse().map_err(|_| {
         RunError::Usage(format!(

@@ -86,6 +86,14 @@ pub enum RunError {
     /// What is asked for takes more memory than there is.
     #[error("{0}")]
     Memory(Box<Shortage>),
+    /// A device of another machine can't be used.
+    #[error("device {device}: {reason}")]
+    Device {
+        /// The word that named it.
+        device: String,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
     /// Training stopped by itself.
     #[error("training stopped: {0}")]
     Training(String),

@@ -1,0 +1,139 @@
+//! Training on several devices, which are servers on this machine: `flex` itself is one device.
+
+mod faults;
+
+use std::io::{BufRead, BufReader};
+use std::process::Child;
+
+use blip2_tests::{CURVE, Experiment, expect_code, metrics, stdout, trained, weights_sha256};
+use serde_json::Value;
+
+/// A `blip2 serve-device`, stopped at the end of the test.
+pub struct Server {
+    process: Child,
+    /// What clients name it by.
+    pub word: String,
+}
+
+impl Server {
+    /// Starts one on a free port.
+    pub fn start(experiment: &Experiment) -> Self {
+        let mut process = experiment.start("serve-device --device flex --listen 127.0.0.1:0");
+        let mut word = String::new();
+        let out = process.stdout.take().expect("its stdout");
+        BufReader::new(out).read_line(&mut word).expect("a line");
+        let word = word.trim().to_string();
+        assert!(word.starts_with("ws://127.0.0.1:"), "{word}");
+        Self { process, word }
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.kill().expect("SIGKILL");
+        self.process.wait().expect("it ends");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A field of all training steps.
+fn steps(metrics: &[Value], field: &str) -> Vec<f64> {
+    let steps = metrics.iter().filter(|record| record["kind"] == "train");
+    steps.filter_map(|record| record[field].as_f64()).collect()
+}
+
+fn greatest_difference(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let differences = a.iter().zip(b).map(|(a, b)| (a - b).abs());
+    differences.fold(0.0, f64::max)
+}
+
+/// Sums of half a batch run in another order than those of a whole one.
+const TOLERANCE: f64 = 1e-5;
+
+/// Fifty steps without dropout (its masks are drawn on the servers, for other rows), with accumulation
+/// as in the recipe: the same losses, learning rates and numbers of images on this process's CPU, on one
+/// server and on two.
+#[test]
+fn the_loss_of_every_step_is_that_of_one_device() {
+    let experiment = Experiment::new();
+    let (twin, settings) = CURVE;
+    let config = experiment.twin(twin);
+    let servers = [Server::start(&experiment), Server::start(&experiment)];
+    let both = format!("{},{}", servers[0].word, servers[1].word);
+    let here = trained(&experiment, &config, "here", settings);
+    let train = |run, devices: &str| {
+        let settings = format!("{settings} --device {devices}");
+        trained(&experiment, &config, run, &settings)
+    };
+    let one = train("one", &servers[0].word);
+    let two = train("two", &both);
+    let mixed = train("mixed", &format!("flex,{}", servers[1].word));
+    let losses = steps(&here, "loss");
+    assert_eq!(losses.len(), 50);
+    assert!(losses[49] < 0.6 * losses[0], "it learns much meanwhile");
+    for (name, run) in [("one", &one), ("two", &two), ("mixed", &mixed)] {
+        let loss = greatest_difference(&losses, &steps(run, "loss"));
+        let norm = greatest_difference(&steps(&here, "grad_norm"), &steps(run, "grad_norm"));
+        println!("{name}: losses differ by {loss:e} at most, gradient norms by {norm:e}");
+        assert!(loss <= TOLERANCE, "{name}: {loss}");
+        for field in ["lr", "items"] {
+            assert_eq!(steps(&here, field), steps(run, field), "{name}: {field}");
+        }
+    }
+    assert_eq!(
+        experiment_captions(&experiment, "here"),
+        experiment_captions(&experiment, "two")
+    );
+}
+
+fn experiment_captions(experiment: &Experiment, run: &str) -> Value {
+    blip2_tests::read_json(&experiment.path(run).join("captions/test.json"))
+}
+
+/// With dropout, a cache of features, a frozen image encoder and an average of the weights: what a run on
+/// two devices makes depends on nothing but the recipe, and a killed one goes on to the same end.
+#[test]
+fn a_killed_run_on_two_devices_goes_on_bit_identically() {
+    let experiment = Experiment::new();
+    let servers = [Server::start(&experiment), Server::start(&experiment)];
+    let devices = format!(
+        "--set train.devices=[\"{}\",\"{}\"] --set train.ema_decay=0.9 --set train.checkpoint_every=2",
+        servers[0].word, servers[1].word
+    );
+    expect_code(&experiment.train("clean", &devices), 0);
+
+    let mut process =
+        experiment.start(&format!("train --config debug.toml --out killed {devices}"));
+    blip2_tests::wait_for_checkpoint(&experiment, "killed", 4);
+    process.kill().expect("SIGKILL");
+    process.wait().expect("the process ends");
+    expect_code(&experiment.blip2("train --resume killed"), 0);
+    let (clean, killed) = (experiment.path("clean"), experiment.path("killed"));
+    assert_eq!(metrics(&clean), metrics(&killed));
+    assert_eq!(weights_sha256(&clean, 16), weights_sha256(&killed, 16));
+}
+
+/// Captions of a model on a server are those of the model here.
+#[test]
+fn a_server_captions_as_this_machine_does() {
+    let experiment = Experiment::new();
+    expect_code(&experiment.train("run", ""), 0);
+    let server = Server::start(&experiment);
+    let caption = "caption --model run --image data/images/test_0000.png --json";
+    let here = experiment.blip2(caption);
+    expect_code(&here, 0);
+    let there = experiment.blip2(&format!("{caption} --device {}", server.word));
+    expect_code(&there, 0);
+    let ids = |output| -> Value {
+        let line: Value = serde_json::from_str(stdout(output).trim()).expect("JSON");
+        line["captions"][0]["token_ids"].clone()
+    };
+    assert!(ids(&here).is_array());
+    assert_eq!(ids(&here), ids(&there));
+}
