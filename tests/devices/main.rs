@@ -5,7 +5,10 @@ mod faults;
 use std::io::{BufRead, BufReader};
 use std::process::Child;
 
-use blip2_tests::{CURVE, Experiment, expect_code, metrics, stdout, trained, weights_sha256};
+use blip2_tests::{
+    CURVE, Experiment, expect_code, metrics, read_json, stdout, trained, wait_for_checkpoint,
+    weights_sha256,
+};
 use serde_json::Value;
 
 /// A `blip2 serve-device`, stopped at the end of the test.
@@ -53,47 +56,52 @@ fn greatest_difference(a: &[f64], b: &[f64]) -> f64 {
     differences.fold(0.0, f64::max)
 }
 
-/// Sums of half a batch run in another order than those of a whole one.
+/// Sums of half a batch run in another order than those of a whole one: 3e-7 was seen.
 const TOLERANCE: f64 = 1e-5;
 
-/// Fifty steps without dropout (its masks are drawn on the servers, for other rows), with accumulation
-/// as in the recipe: the same losses, learning rates and numbers of images on this process's CPU, on one
-/// server and on two.
+/// This process has operations of its own on `flex`; a server has Burn's. The gradient of a key's bias is
+/// rounding alone, of which Adam makes whole steps, so that the two drift apart: 5e-4 was seen after fifty
+/// steps, 5e-7 in the first of them.
+const DRIFT: f64 = 2e-3;
+const BEFORE_THE_DRIFT: usize = 5;
+
+/// Fifty steps of two batches each, without dropout (its masks are drawn on the servers, for other rows):
+/// the same losses, learning rates and numbers of images on one server, on two, here, and here and on a
+/// server together.
 #[test]
 fn the_loss_of_every_step_is_that_of_one_device() {
     let experiment = Experiment::new();
     let (twin, settings) = CURVE;
     let config = experiment.twin(twin);
     let servers = [Server::start(&experiment), Server::start(&experiment)];
-    let both = format!("{},{}", servers[0].word, servers[1].word);
-    let here = trained(&experiment, &config, "here", settings);
+    let [first, second] = servers.each_ref().map(|server| &server.word);
     let train = |run, devices: &str| {
         let settings = format!("{settings} --device {devices}");
         trained(&experiment, &config, run, &settings)
     };
-    let one = train("one", &servers[0].word);
-    let two = train("two", &both);
-    let mixed = train("mixed", &format!("flex,{}", servers[1].word));
-    let losses = steps(&here, "loss");
+    let one = train("one", first);
+    let losses = steps(&one, "loss");
     assert_eq!(losses.len(), 50);
     assert!(losses[49] < 0.6 * losses[0], "it learns much meanwhile");
-    for (name, run) in [("one", &one), ("two", &two), ("mixed", &mixed)] {
-        let loss = greatest_difference(&losses, &steps(run, "loss"));
-        let norm = greatest_difference(&steps(&here, "grad_norm"), &steps(run, "grad_norm"));
-        println!("{name}: losses differ by {loss:e} at most, gradient norms by {norm:e}");
-        assert!(loss <= TOLERANCE, "{name}: {loss}");
+    for (run, devices, tolerance) in [
+        ("two", format!("{first},{second}"), TOLERANCE),
+        ("here", "flex".to_string(), DRIFT),
+        ("mixed", format!("flex,{second}"), DRIFT),
+    ] {
+        let metrics = train(run, &devices);
+        let found = steps(&metrics, "loss");
+        let begin = ..BEFORE_THE_DRIFT;
+        let early = greatest_difference(&losses[begin], &found[begin]);
+        let all = greatest_difference(&losses, &found);
+        println!("{run}: losses differ by {early:e} at first, by {all:e} at most");
+        assert!(early <= TOLERANCE, "{run}: {early}");
+        assert!(all <= tolerance, "{run}: {all}");
         for field in ["lr", "items"] {
-            assert_eq!(steps(&here, field), steps(run, field), "{name}: {field}");
+            assert_eq!(steps(&one, field), steps(&metrics, field), "{run}: {field}");
         }
     }
-    assert_eq!(
-        experiment_captions(&experiment, "here"),
-        experiment_captions(&experiment, "two")
-    );
-}
-
-fn experiment_captions(experiment: &Experiment, run: &str) -> Value {
-    blip2_tests::read_json(&experiment.path(run).join("captions/test.json"))
+    let captions = |run| read_json(&experiment.path(run).join("captions/test.json"));
+    assert_eq!(captions("one"), captions("two"));
 }
 
 /// With dropout, a cache of features, a frozen image encoder and an average of the weights: what a run on
@@ -110,7 +118,7 @@ fn a_killed_run_on_two_devices_goes_on_bit_identically() {
 
     let mut process =
         experiment.start(&format!("train --config debug.toml --out killed {devices}"));
-    blip2_tests::wait_for_checkpoint(&experiment, "killed", 4);
+    wait_for_checkpoint(&experiment, "killed", 4);
     process.kill().expect("SIGKILL");
     process.wait().expect("the process ends");
     expect_code(&experiment.blip2("train --resume killed"), 0);
@@ -125,8 +133,13 @@ fn a_server_captions_as_this_machine_does() {
     let experiment = Experiment::new();
     expect_code(&experiment.train("run", ""), 0);
     let server = Server::start(&experiment);
-    let caption = "caption --model run --image data/images/test_0000.png --json";
-    let here = experiment.blip2(caption);
+    let image = std::fs::read_dir(experiment.path("data/images"))
+        .expect("images")
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .min()
+        .expect("an image");
+    let caption = format!("caption --model run --image data/images/{image} --json");
+    let here = experiment.blip2(&caption);
     expect_code(&here, 0);
     let there = experiment.blip2(&format!("{caption} --device {}", server.word));
     expect_code(&there, 0);

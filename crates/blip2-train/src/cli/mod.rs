@@ -67,6 +67,11 @@ enum Command {
     /// Parameters of a model or config, part by part, and the account of a checkpoint's keys.
     Inspect(inspect::Args),
     /// Compute for other machines: they name this one with `--device ws://HOST:PORT`.
+    ///
+    /// Nothing that crosses the network is encrypted. Clients must show the secret in the environment
+    /// variable BLIP2_DEVICE_SECRET, if the server was started with one: that keeps strangers out of a
+    /// network that is trusted otherwise, and is no protection against whoever can read the traffic.
+    /// Across any other network, listen on 127.0.0.1 and use a tunnel: ssh -L 3000:127.0.0.1:3000 SERVER.
     #[cfg(feature = "remote")]
     ServeDevice(serve_device::Args),
     /// Write a built-in data set.

@@ -7,10 +7,6 @@ use crate::RunError;
 use crate::devices::Devices;
 use crate::remote;
 
-/// Nothing that crosses the network is encrypted. Clients must show the secret in the environment variable
-/// BLIP2_DEVICE_SECRET, if the server was started with one; it keeps strangers out of a network that is
-/// trusted otherwise, and is no protection against whoever can read the traffic. Across any other
-/// network, listen on 127.0.0.1 and use a tunnel: ssh -L 3000:127.0.0.1:3000 SERVER.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The address to listen on; port 0 takes a free one. Addresses that other machines can reach need a

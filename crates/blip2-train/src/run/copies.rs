@@ -4,7 +4,7 @@
 //! their tokens; and so are the gradients. One optimizer steps on the first device; the others get
 //! its weights.
 
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::{ModuleMapper, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 
