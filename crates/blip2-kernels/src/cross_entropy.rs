@@ -129,7 +129,7 @@ fn add<const D: usize>(sum: Option<Tensor<D>>, term: Tensor<D>) -> Tensor<D> {
 /// `value`, with the gradient `grad` for `x`: a linear function of `x` that is 0 here is added to it.
 ///
 /// For gradients that were found outside of autodiff, which then keeps nothing else.
-pub fn with_gradient<const D: usize>(value: Tensor<1>, x: Tensor<D>, grad: Tensor<D>) -> Tensor<1> {
+fn with_gradient<const D: usize>(value: Tensor<1>, x: Tensor<D>, grad: Tensor<D>) -> Tensor<1> {
     let slope = (x.cast(grad.dtype()) * grad).sum();
     value + (slope.clone() - slope.detach())
 }

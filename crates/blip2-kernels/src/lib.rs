@@ -5,8 +5,9 @@
 //! On every other backend, and in half precision, the same functions are chains of Burn's operations.
 //!
 //! Weights of a frozen tower may be kept in half precision: it takes half the memory and rounds nothing
-//! but its weights. They are widened for a product in blocks that stay in the processor's cache; and the
-//! loss of a large vocabulary is computed without all of its logits.
+//! but its weights. They are widened for a product in blocks that stay in the processor's cache; the loss
+//! of a large vocabulary is computed without all of its logits; and blocks of a tower are recomputed for
+//! the backward pass, so that their graph is not kept.
 
 mod activation;
 mod adamw;
@@ -21,15 +22,17 @@ mod layer_norm;
 mod linear;
 mod precision;
 mod products;
+mod recompute;
 
 pub use activation::Activation;
 pub use adamw::{AdamWStep, squared_sum};
 pub use attention::attention;
-pub use cross_entropy::{smoothed_cross_entropy, tied_cross_entropy, with_gradient};
+pub use cross_entropy::{smoothed_cross_entropy, tied_cross_entropy};
 #[cfg(feature = "flex")]
 use dropout::DropoutSeed;
 pub use dropout::dropout;
 pub use layer_norm::LayerNorm;
 pub use linear::{linear, tied_logits};
-pub use precision::MatricesTo;
+pub use precision::{Bits, Dequantized, LinearsTo, MatricesTo, dequantized, readable};
 pub use products::Products;
+pub use recompute::{Draws, recomputed};

@@ -4,7 +4,7 @@ use burn::module::LoraAdapter;
 use burn::nn::Linear;
 use burn::tensor::{Tensor, module};
 
-use crate::{Activation, Products};
+use crate::{Activation, Products, dequantized};
 
 /// Numbers of a matrix that are widened at once: 4 MiB in f32.
 const BLOCK: usize = 1 << 20;
@@ -55,7 +55,7 @@ pub(crate) fn affine(
     {
         return crate::fused::linear(x, weight, bias, activation);
     }
-    activation.forward(product(x, weight.dequantize(), bias))
+    activation.forward(product(x, dequantized(weight), bias))
 }
 
 /// Of weights in another precision, blocks of rows are widened one after the other and their

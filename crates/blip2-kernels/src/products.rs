@@ -11,6 +11,10 @@ pub enum Products {
     /// Both sides are rounded to bfloat16, where the processor multiplies it (AVX-512 BF16); elsewhere, and
     /// for a few rows with weights that are kept in f32, as [`F32`](Self::F32).
     BF16,
+    /// In linear layers, each row and each column of weights is rounded to multiples of its largest number
+    /// over 127, where the processor multiplies eight bits (AVX-512 VNNI) and there are more than a few rows;
+    /// gradients and all else as [`BF16`](Self::BF16).
+    INT8,
 }
 
 thread_local! {
@@ -35,7 +39,7 @@ impl Products {
     }
 
     /// What [`during`](Self::during) has set for this thread.
-    #[cfg(feature = "flex")]
+    #[cfg(any(feature = "flex", feature = "cube"))]
     pub(crate) fn current() -> Self {
         PRODUCTS.get()
     }

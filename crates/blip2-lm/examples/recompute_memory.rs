@@ -40,11 +40,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let before = peak_kib();
     let started = std::time::Instant::now();
     let x = Tensor::from_inner(x).require_grad();
-    let head = |hidden: Tensor<3>| hidden.square().mean();
-    let loss = match way.as_str() {
-        "whole" => head(model.forward(x.clone(), mask, None)),
-        _ => model.loss_recomputed(x.clone(), mask, head),
+    let hidden = match way.as_str() {
+        "whole" => model.forward(x.clone(), mask, None),
+        _ => model.forward_recomputed(x.clone(), mask),
     };
+    let loss = hidden.square().mean();
     let grad = x.grad(&loss.backward()).ok_or("no gradient")?;
     println!(
         "{way} {dtype}: |gradient| {:.6e}, {:.2} s, {} MiB above the weights",

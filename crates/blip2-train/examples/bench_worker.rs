@@ -45,10 +45,16 @@ fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
     let folder = arguments
         .next()
-        .ok_or("usage: bench_worker FOLDER [f32|bf16]")?;
-    let (precision, compute) = match arguments.next().as_deref() {
-        Some("bf16") => (Precision::BF16, Compute::BF16),
-        _ => (Precision::F32, Compute::F32),
+        .ok_or("usage: bench_worker FOLDER [f32|bf16|int8]")?;
+    let (precision, tower, trained) = match arguments.next().as_deref() {
+        Some("int8") => (Precision::BF16, Compute::INT8, Compute::BF16),
+        Some("bf16") => (Precision::BF16, Compute::BF16, Compute::BF16),
+        _ => (Precision::F32, Compute::F32, Compute::F32),
+    };
+    let compute = TowerCompute {
+        vision_backbone: tower,
+        multimodal_backbone: trained,
+        text_backbone: tower,
     };
     // As the binary does.
     let pool = rayon::ThreadPoolBuilder::new().build()?;
@@ -56,7 +62,7 @@ fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-fn serve(folder: &str, precision: Precision, compute: Compute) -> Result<(), Failure> {
+fn serve(folder: &str, precision: Precision, compute: TowerCompute) -> Result<(), Failure> {
     let started = Instant::now();
     let mut worker = Worker::load(Path::new(folder), precision, compute)?;
     answer(started.elapsed().as_secs_f64())?;
@@ -107,7 +113,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn load(folder: &Path, precision: Precision, compute: Compute) -> Result<Self, Failure> {
+    fn load(folder: &Path, precision: Precision, compute: TowerCompute) -> Result<Self, Failure> {
         let device = Device::default().autodiff();
         let imported = Import::new(folder).open()?.load(&device, precision, None)?;
         let config = OptimizerConfig {
@@ -120,11 +126,7 @@ impl Worker {
         };
         Ok(Self {
             model: Some(CaptionTask {
-                model: imported.model.with_compute(TowerCompute {
-                    vision_backbone: compute,
-                    multimodal_backbone: compute,
-                    text_backbone: compute,
-                }),
+                model: imported.model.with_compute(compute),
             }),
             processor: imported.processor.init()?,
             optimizer: optimizer(&config),

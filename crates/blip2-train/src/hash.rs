@@ -1,8 +1,11 @@
 //! Hashes that prove that frozen weights stay what they are.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
 
 use blip2::{Blip2Caption, Tower};
+use blip2_kernels::readable;
 use blip2_vision::VisionTransformer;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
@@ -78,6 +81,17 @@ pub fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
+/// The SHA-256 of a file in hex, read piece by piece.
+///
+/// # Errors
+///
+/// If it can't be read.
+pub fn file_sha256(path: &Path) -> std::io::Result<String> {
+    let mut digest = Sha256::new();
+    std::io::copy(&mut File::open(path)?, &mut digest)?;
+    Ok(hex(&digest.finalize()))
+}
+
 /// A digest in hex.
 pub fn hex(digest: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -87,7 +101,7 @@ struct Hasher(Sha256);
 
 impl ModuleVisitor for Hasher {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.0.update(param.val().into_data().as_bytes());
+        self.0.update(readable(param.val()).into_data().as_bytes());
     }
 }
 

@@ -95,6 +95,11 @@ impl Block {
         let transformed = self.mlp.forward(self.layer_norm2.forward(hidden.clone()));
         hidden + self.drop_path.forward(transformed)
     }
+
+    /// Whether two passes over the same input may differ.
+    pub(crate) fn drops(&self) -> bool {
+        self.drop_path.drops()
+    }
 }
 
 /// Draws weights, the class token and positions.

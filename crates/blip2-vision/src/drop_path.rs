@@ -27,11 +27,16 @@ impl DropPath {
         }
     }
 
+    /// Whether anything is skipped in training.
+    pub(crate) fn drops(&self) -> bool {
+        self.dropout.prob > 0.0
+    }
+
     /// # Shapes
     /// - `branch`: `[batch, tokens, hidden]`
     /// - returns: `[batch, tokens, hidden]`
     pub fn forward(&self, branch: Tensor<3>) -> Tensor<3> {
-        if self.dropout.prob == 0.0 || !branch.is_autodiff() {
+        if !self.drops() || !branch.is_autodiff() {
             return branch;
         }
         let [batch, ..] = branch.dims();

@@ -1,6 +1,6 @@
 //! The whole image encoder.
 
-use blip2_kernels::LayerNorm;
+use blip2_kernels::{Draws, LayerNorm, recomputed};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
@@ -56,6 +56,20 @@ impl VisionTransformer {
         self.forward_with_taps(images, &mut |_, _| {})
     }
 
+    /// As [`forward`](Self::forward), for training: of each block its input alone is kept for the backward
+    /// pass, which runs the block a second time.
+    ///
+    /// # Panics
+    ///
+    /// As [`forward`](Self::forward).
+    pub fn forward_recomputed(&self, images: Tensor<4>) -> Tensor<3> {
+        let hidden = self.enter(images, &mut |_, _| {});
+        self.blocks.iter().fold(hidden, |hidden, block| {
+            let draws = block.drops().then(|| Draws::new(&hidden.device()));
+            recomputed(block, hidden, draws, Block::forward)
+        })
+    }
+
     /// As [`forward`](Self::forward), showing `tap` each intermediate: `patch_embed` (patches
     /// alone), `embeddings` (class token and positions added), `pre_layernorm` if there is one,
     /// then `block.0`, `block.1`, …
@@ -64,6 +78,16 @@ impl VisionTransformer {
         images: Tensor<4>,
         tap: &mut dyn FnMut(&str, &Tensor<3>),
     ) -> Tensor<3> {
+        let mut hidden = self.enter(images, tap);
+        for (index, block) in self.blocks.iter().enumerate() {
+            hidden = block.forward(hidden);
+            tap(&format!("block.{index}"), &hidden);
+        }
+        hidden
+    }
+
+    /// What the first block reads.
+    fn enter(&self, images: Tensor<4>, tap: &mut dyn FnMut(&str, &Tensor<3>)) -> Tensor<3> {
         let patches = self.patch_embed.forward(images);
         tap("patch_embed", &patches);
         let [batch, ..] = patches.dims();
@@ -73,10 +97,6 @@ impl VisionTransformer {
         if let Some(norm) = &self.pre_layernorm {
             hidden = norm.forward(hidden);
             tap("pre_layernorm", &hidden);
-        }
-        for (index, block) in self.blocks.iter().enumerate() {
-            hidden = block.forward(hidden);
-            tap(&format!("block.{index}"), &hidden);
         }
         hidden
     }
@@ -99,6 +119,11 @@ impl VisionTransformer {
             patch_embed: self.patch_embed.with_image_size(image_size),
             ..self
         })
+    }
+
+    /// The blocks, first to last.
+    pub fn blocks(&self) -> &[Block] {
+        &self.blocks
     }
 
     /// Channels of a token.

@@ -45,11 +45,13 @@ impl Blip2Caption {
             targets,
         } = inputs;
         let lm = self.text_backbone.get();
-        let head = |hidden| lm.cross_entropy(targets.select(hidden), &targets.ids);
         let products = self.compute.text_backbone.products();
-        let loss = products.during(|| match self.text.recompute {
-            true => lm.loss_recomputed(inputs_embeds, attention_mask, head),
-            false => head(lm.forward(inputs_embeds, attention_mask, None)),
+        let loss = products.during(|| {
+            let hidden = match self.recompute.text_backbone {
+                true => lm.forward_recomputed(inputs_embeds, attention_mask),
+                false => lm.forward(inputs_embeds, attention_mask, None),
+            };
+            lm.cross_entropy(targets.select(hidden), &targets.ids)
         });
         Ok(Losses {
             loss,

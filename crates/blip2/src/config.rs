@@ -46,7 +46,13 @@ pub enum Compute {
     /// Both sides of a product are rounded to bfloat16: about twice as fast on processors with AVX-512
     /// BF16, and the same as f32 on others.
     BF16,
+    /// In linear layers, both sides are rounded to eight bits with a scale for each token and each output, on
+    /// processors with AVX-512 VNNI; all else as in bfloat16. For towers that are constants.
+    INT8,
 }
+
+/// Why the trained part does not multiply in int8.
+pub(crate) const TRAINED_PART: &str = "a trained part multiplies in f32 or bf16";
 
 impl Compute {
     pub(crate) fn is_f32(&self) -> bool {
@@ -57,6 +63,7 @@ impl Compute {
         match self {
             Self::F32 => Products::F32,
             Self::BF16 => Products::BF16,
+            Self::INT8 => Products::INT8,
         }
     }
 }
@@ -71,6 +78,20 @@ pub struct TowerCompute {
     /// The language model's.
     pub text_backbone: Compute,
 }
+
+/// The parts that keep no graph while they learn or pass gradients on: their blocks are run a second time for
+/// the backward pass.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Recompute {
+    /// The image encoder.
+    pub vision_backbone: bool,
+    /// The language model.
+    pub text_backbone: bool,
+}
+
+/// Why nothing is recomputed of an image encoder that is a constant.
+pub(crate) const CONSTANT_ENCODER: &str = "needs an image encoder that learns: set `vision_backbone.frozen = false` (a frozen one keeps no \
+     graph), or leave it out";
 
 fn is_full(precision: &Precision) -> bool {
     *precision == Precision::F32
@@ -114,9 +135,14 @@ pub struct Blip2CaptionConfig {
     /// With an empty prompt LAVIS also scores BOS (predicted by the last query); transformers
     /// does not.
     pub score_bos: bool,
-    /// Keeps no graph of the frozen language model while it trains: each layer is run a second
-    /// time for its gradient. The language model then takes half as much time again, and its
-    /// graph the memory of one layer.
+    /// Keeps no graph of the image encoder while it learns, or adapters on it do: each block is run a
+    /// second time for its gradients. The image encoder then takes a third more time, and its graph
+    /// the memory of one block.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recompute_vision_backbone: bool,
+    /// Keeps no graph of the language model in training: each layer is run a second time for its
+    /// gradients. The language model then takes up to half as much time again, and its graph the
+    /// memory of one layer.
     #[serde(default)]
     pub recompute_text_backbone: bool,
     /// LoRA adapters on parts that are constants otherwise.
@@ -159,6 +185,9 @@ impl<C> TowerConfig<C> {
             let reason = "a trained tower keeps its weights in f32; leave it out";
             return invalid(format!("{field}.dtype"), reason);
         }
+        if !self.frozen && self.compute == Compute::INT8 {
+            return invalid(format!("{field}.compute"), TRAINED_PART);
+        }
         Ok(())
     }
 }
@@ -183,9 +212,12 @@ impl Blip2CaptionConfig {
             let reason = "captioning has no text side in the Q-Former: leave it out";
             return invalid("multimodal_backbone.text", reason);
         }
-        if self.recompute_text_backbone && !self.text_backbone.frozen {
-            let reason = "needs a frozen language model: set `model.text_backbone.frozen`";
-            return invalid("recompute_text_backbone", reason);
+        if self.multimodal_compute == Compute::INT8 {
+            return invalid("multimodal_compute", TRAINED_PART);
+        }
+        let constant = self.vision_backbone.frozen && self.lora.vision_backbone.is_none();
+        if self.recompute_vision_backbone && constant {
+            return invalid("recompute_vision_backbone", CONSTANT_ENCODER);
         }
         self.lora.validate()?;
         let adapted = [
@@ -200,6 +232,24 @@ impl Blip2CaptionConfig {
                 self.text_backbone.frozen,
             ),
         ];
+        for (name, lora, dtype) in [
+            (
+                "vision_backbone",
+                &self.lora.vision_backbone,
+                self.vision_backbone.dtype,
+            ),
+            (
+                "text_backbone",
+                &self.lora.text_backbone,
+                self.text_backbone.dtype,
+            ),
+        ] {
+            let quantized = lora.as_ref().is_some_and(|lora| lora.quantize.is_some());
+            if quantized && matches!(dtype, Precision::Int8 | Precision::Int4) {
+                let reason = format!("`model.{name}.dtype` says it already: leave one of them out");
+                return invalid(&format!("lora.{name}.quantize"), &reason);
+            }
+        }
         for (name, adapted, frozen) in adapted {
             if adapted && !frozen {
                 let reason = format!("adapters need a frozen part: set `model.{name}.frozen`");

@@ -21,7 +21,7 @@ pub mod stage1;
 mod tower;
 
 pub use config::{
-    Blip2CaptionConfig, Compute, InitConfig, TowerCompute, TowerConfig, VisionNeckKind,
+    Blip2CaptionConfig, Compute, InitConfig, Recompute, TowerCompute, TowerConfig, VisionNeckKind,
 };
 pub use error::Blip2Error;
 pub use loss::{Losses, Targets, TextBatch};

@@ -13,7 +13,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::checkpoint::{Architecture, Bridge, load_opt, load_vision};
 use crate::lora::AdaptedLayer;
-use crate::{Blip2CaptionConfig, Blip2Error, Tower, TowerCompute, TowerConfig};
+use crate::{Blip2CaptionConfig, Blip2Error, Recompute, Tower, TowerCompute, TowerConfig};
 
 /// BLIP-2 captioning: a frozen image encoder, a Q-Former between, a frozen language model.
 ///
@@ -36,6 +36,8 @@ pub struct Blip2Caption {
     pub text_backbone: Tower<Opt>,
     #[module(skip)]
     pub(crate) compute: TowerCompute,
+    #[module(skip)]
+    pub(crate) recompute: Recompute,
     /// The layers that have adapters.
     #[module(skip)]
     pub(crate) lora: Arc<Vec<AdaptedLayer>>,
@@ -57,7 +59,6 @@ pub(crate) struct TextSettings {
     pub max_txt_len: usize,
     pub num_captions: usize,
     pub score_bos: bool,
-    pub recompute: bool,
 }
 
 /// The parts of a captioner, with their weights.
@@ -110,6 +111,7 @@ impl Parts {
             vision_neck: Tower::Trained(self.bridge.neck),
             text_backbone: self.text,
             compute: TowerCompute::default(),
+            recompute: Recompute::default(),
             lora: Arc::default(),
             text: Arc::new(text),
             architecture: Arc::new(self.architecture),
@@ -156,12 +158,15 @@ impl Blip2CaptionConfig {
             max_txt_len: self.max_txt_len,
             num_captions: self.num_captions,
             score_bos: self.score_bos,
-            recompute: self.recompute_text_backbone,
         })?;
-        Ok(model.with_compute(TowerCompute {
+        let model = model.with_compute(TowerCompute {
             vision_backbone: self.vision_backbone.compute,
             multimodal_backbone: self.multimodal_compute,
             text_backbone: self.text_backbone.compute,
+        });
+        Ok(model.with_recompute(Recompute {
+            vision_backbone: self.recompute_vision_backbone,
+            text_backbone: self.recompute_text_backbone,
         }))
     }
 }
@@ -188,6 +193,7 @@ fn tower<C, M: Module>(
     } else {
         device.clone()
     };
+    config.dtype.check(&device)?;
     let (architecture, module) = make(config, &device)?;
     Ok((architecture, Tower::new(module, config.frozen)))
 }
@@ -242,6 +248,12 @@ impl Blip2Caption {
         self.compute
     }
 
+    /// The same model, whose parts keep a graph or are recomputed.
+    pub fn with_recompute(mut self, recompute: Recompute) -> Self {
+        self.recompute = recompute;
+        self
+    }
+
     /// What the language model reads of the images.
     ///
     /// # Shapes
@@ -259,10 +271,14 @@ impl Blip2Caption {
     /// - returns: `[batch, image_tokens, vision_width]`
     pub fn image_embeds(&self, images: impl Into<ImageInput>) -> Tensor<3> {
         let products = self.compute.vision_backbone.products();
+        let encoder = self.vision_backbone.get();
         match images.into() {
             // Pixels are constants wherever they come from.
             ImageInput::Pixels(images) => {
-                products.during(|| self.vision_backbone.get().forward(images.inner()))
+                products.during(|| match self.recompute.vision_backbone {
+                    true => encoder.forward_recomputed(images.inner()),
+                    false => encoder.forward(images.inner()),
+                })
             }
             ImageInput::Embeds(image_embeds) => image_embeds,
         }

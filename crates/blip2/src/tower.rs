@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 
+use blip2_kernels::Dequantized;
 use burn::module::{
     Devices, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor, Param,
 };
@@ -90,7 +91,9 @@ impl<M: Module> Tower<M> {
 
     /// The part with its adapters added to its weights, frozen; others as they are, on the plain device.
     pub fn merged(&self) -> M {
-        self.get().valid().materialize()
+        // Burn adds adapters to what it can read: not to four bits.
+        let module = self.get().valid().map(&mut Dequantized);
+        module.materialize()
     }
 }
 

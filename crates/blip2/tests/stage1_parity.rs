@@ -112,6 +112,7 @@ fn config(same_image: SameImage) -> Blip2QformerConfig {
             ..QFormerConfig::bert_base(20)
         },
         multimodal_compute: Compute::F32,
+        recompute_vision_backbone: false,
         bert: None,
         tokenizer: reference("vocab.txt"),
         embed_dim: 12,

@@ -5,6 +5,8 @@ use rayon::prelude::*;
 #[cfg(target_arch = "x86_64")]
 use super::bf16;
 use super::few_rows;
+#[cfg(target_arch = "x86_64")]
+use super::int8;
 use super::matrix::{How, Matrix, MatrixMut, Threads, product};
 use super::vector::task_len;
 use super::weights::Weights;
@@ -33,7 +35,11 @@ pub fn forward(
     let rows = x.len() / inputs;
     let few = rows <= few_rows::MOST;
     #[cfg(target_arch = "x86_64")]
-    if products == Products::BF16 && bf16::available() {
+    if products == Products::INT8 && int8::available() && !few {
+        return int8::forward(x, weight, [inputs, outputs]);
+    }
+    #[cfg(target_arch = "x86_64")]
+    if products != Products::F32 && bf16::available() {
         match (few, weight) {
             (true, Weights::BF16(weight)) => {
                 return bf16::few_rows::forward(x, weight, [inputs, outputs]);
@@ -70,7 +76,7 @@ pub fn forward_transposed(
     let rows = x.len() / inputs;
     let few = rows <= few_rows::MOST;
     #[cfg(target_arch = "x86_64")]
-    if products == Products::BF16 && bf16::available() {
+    if products != Products::F32 && bf16::available() {
         match (few, weight) {
             (true, Weights::BF16(weight)) => {
                 return bf16::few_rows::forward_transposed(x, weight, [outputs, inputs]);
@@ -104,7 +110,7 @@ pub fn weight_grad(
     products: Products,
 ) -> Vec<f32> {
     #[cfg(target_arch = "x86_64")]
-    if products == Products::BF16 && bf16::available() {
+    if products != Products::F32 && bf16::available() {
         return bf16::weight_grad(x, grads, [inputs, outputs]);
     }
     let x = Matrix::dense(x, inputs).transposed();

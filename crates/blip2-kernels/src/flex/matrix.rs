@@ -110,7 +110,7 @@ impl<'a> MatrixMut<'a> {
     fn product(self, keep: bool, scale: f32, left: Matrix<'_>, right: Matrix<'_>, how: How) {
         assert_eq!([left.rows, right.columns], [self.rows, self.columns]);
         #[cfg(target_arch = "x86_64")]
-        if how.products == Products::BF16 && bf16::available() {
+        if how.products != Products::F32 && bf16::available() {
             let output = bf16::Output {
                 numbers: self.numbers.as_mut_ptr(),
                 row_stride: self.row_stride,

@@ -14,10 +14,15 @@ mod bf16;
 mod cross_entropy;
 mod dropout;
 mod few_rows;
+#[cfg(target_arch = "x86_64")]
+mod int8;
 mod layer_norm;
 mod linear;
 mod matrix;
+pub mod nibbles;
 mod quantized;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 mod vector;
 mod weights;
 

@@ -6,6 +6,7 @@ use burn::tensor::{DType, bf16, f16};
 use burn_flex::{FlexQTensor, FlexTensor};
 use half::slice::HalfFloatSliceExt;
 
+use super::nibbles::Nibbles;
 use super::vector::{Vectorized, vectorized};
 
 /// The numbers of a dense matrix.
@@ -24,6 +25,8 @@ pub enum Weights<'a> {
         /// One for each block.
         scales: &'a [f32],
     },
+    /// Whole numbers of four bits, as [`nibbles`](super::nibbles) lays them out.
+    I4(Nibbles<'a>),
 }
 
 impl<'a> Weights<'a> {
@@ -40,6 +43,9 @@ impl<'a> Weights<'a> {
 
     /// The numbers of a quantized weight, whose blocks lie one after the other.
     pub fn of_quantized(weight: &'a FlexQTensor) -> Self {
+        if let Some(nibbles) = Nibbles::of(weight) {
+            return Self::I4(nibbles);
+        }
         Self::I8 {
             numbers: weight.tensor().as_slice().expect("a dense weight"),
             scales: weight.scales(),
@@ -53,6 +59,7 @@ impl<'a> Weights<'a> {
             Self::F16(numbers) => numbers.len(),
             Self::BF16(numbers) => numbers.len(),
             Self::I8 { numbers, .. } => numbers.len(),
+            Self::I4(nibbles) => nibbles.len(),
         }
     }
 
@@ -89,6 +96,7 @@ impl<'a> Weights<'a> {
                 scales,
                 out: room,
             }),
+            Self::I4(nibbles) => nibbles.widen(range.start, room),
         }
         room
     }

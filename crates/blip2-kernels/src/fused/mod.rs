@@ -1,10 +1,12 @@
 //! From tensors to the operations of [`flex`](crate::flex).
 
-use burn::backend::Dispatch;
+use burn::backend::{
+    BackendTensor, Dispatch, DispatchAutodiffContext, DispatchTensor, DispatchTensorKind, Flex,
+};
 use burn::tensor::quantization::{BlockSize, QuantValue};
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 
-use crate::flex::Kernels;
+use crate::flex::{Kernels, nibbles};
 use crate::{Activation, AdamWStep, DropoutSeed, Products};
 
 /// Whether the operations take `x`: f32 on `flex`.
@@ -22,14 +24,46 @@ pub fn takes_weight(weight: &Tensor<2>) -> bool {
 }
 
 /// Whether [`linear`] takes `weight`, which is quantized: in eight bits, with one scale for all or for
-/// each piece of a row.
+/// each piece of a row; or in four as [`packed`] makes them.
 pub fn takes_quantized(weight: &Tensor<2>) -> bool {
     let DType::QFloat(scheme) = weight.dtype() else {
         return false;
     };
+    if nibbles::is_packed(&scheme) {
+        return true;
+    }
     let whole_numbers = matches!(scheme.value, QuantValue::Q8S | QuantValue::Q8F);
     let in_rows = |block: BlockSize| block.to_dim_vec(2)[0] == 1;
     whole_numbers && scheme.num_levels() == 1 && scheme.block_size().is_none_or(in_rows)
+}
+
+/// `weight`, which is on `flex`, in four bits; none if its rows can't be cut in blocks.
+pub fn packed<const D: usize>(weight: &Tensor<D>) -> Option<Tensor<D>> {
+    let numbers = weight.clone().cast(FloatDType::F32).into_data();
+    let packed = nibbles::packed(numbers.as_slice::<f32>().ok()?, &weight.dims())?;
+    let tensor = DispatchTensor {
+        kind: DispatchTensorKind::Flex(BackendTensor::Quantized(packed)),
+        autodiff: DispatchAutodiffContext::Disabled,
+    };
+    Some(Tensor::from_dispatch(tensor))
+}
+
+/// What the four bits of `weight` stand for; none if it is not in four bits.
+pub fn unpacked<const D: usize>(weight: &Tensor<D>) -> Option<Tensor<D>> {
+    match weight.dtype() {
+        DType::QFloat(scheme) if nibbles::is_packed(&scheme) => {}
+        _ => return None,
+    }
+    let DispatchTensorKind::Flex(BackendTensor::<Flex>::Quantized(packed)) =
+        weight.clone().into_dispatch().kind
+    else {
+        return None;
+    };
+    let nibbles = nibbles::Nibbles::of(&packed)?;
+    let mut numbers = vec![0.0; nibbles.len()];
+    nibbles.widen(0, &mut numbers);
+    let data = TensorData::new(numbers, weight.dims());
+    Some(Tensor::from_data(data, &weight.device()))
 }
 
 /// See [`crate::linear`].

@@ -9,6 +9,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod eight_bits;
+mod four_bits;
 mod products;
 
 /// Relative to the largest number of a result, or to 1: sums of at most 300 f32 terms near 1 in another order.

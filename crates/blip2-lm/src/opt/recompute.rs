@@ -1,166 +1,46 @@
-//! A training step through a frozen decoder that keeps no graph of it.
-//!
-//! Autodiff keeps what the backward pass of every layer needs until that pass runs: about sixteen
-//! numbers a channel and token, and of weights in half precision the widened copies. Here the first
-//! pass keeps the input of each layer alone. The graph of a layer is made again when its turn comes,
-//! and is gone before that of the layer below: a second forward pass for the memory of one layer.
+//! A pass through the decoder that keeps no graph of its layers.
 
-use blip2_kernels::with_gradient;
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Device, Distribution, Gradients, Int, Tensor};
+use blip2_kernels::{Draws, recomputed};
+use burn::tensor::{Int, Tensor};
 
-use super::Opt;
 use super::mask::attention_bias;
+use super::{DecoderLayer, Opt};
 
 impl Opt {
-    /// `head` of the hidden states of [`forward`](crate::CausalLm::forward), with the gradient that
-    /// it has for `inputs_embeds` and for LoRA adapters, and none for the decoder's own weights.
+    /// As [`forward`](crate::CausalLm::forward), for training: of each layer its input alone is kept for the
+    /// backward pass, which runs the layer a second time. The decoder may be a constant, learn, or have
+    /// adapters.
     ///
     /// # Shapes
     /// - `inputs_embeds`: `[batch, tokens, hidden_size]`
     /// - `attention_mask`: `[batch, tokens]`, 1 for a token and 0 for padding
-    /// - returns: `[1]`, what `head` returns
+    /// - returns: `[batch, tokens, hidden_size]`
     ///
     /// # Panics
     ///
     /// As [`forward`](crate::CausalLm::forward).
-    pub fn loss_recomputed(
+    pub fn forward_recomputed(
         &self,
         inputs_embeds: Tensor<3>,
         attention_mask: Tensor<2, Int>,
-        head: impl FnOnce(Tensor<3>) -> Tensor<1>,
-    ) -> Tensor<1> {
-        let device = inputs_embeds.device();
-        if !device.is_autodiff() && !Learned::any(self) {
-            return head(crate::CausalLm::forward(
-                self,
-                inputs_embeds,
-                attention_mask,
-                None,
-            ));
-        }
+    ) -> Tensor<3> {
         let [_, tokens, _] = inputs_embeds.dims();
-        let stages = Stages {
-            model: self,
-            bias: attention_bias(attention_mask.clone(), tokens, inputs_embeds.dtype()),
-            attention_mask,
-            seed: self.dropout_seed(&device),
-            device,
-        };
-        let last = self.layers.len() + 1;
-        let mut inputs = Vec::with_capacity(last + 1);
-        let mut hidden = inputs_embeds.clone().inner();
-        for stage in 0..=last {
-            inputs.push(hidden.clone());
-            // Nothing here requires a gradient, so nothing is kept.
-            hidden = stages.run(stage, Tensor::from_inner(hidden)).inner();
-        }
-        let top = Tensor::from_inner(hidden).require_grad();
-        let loss = head(top.clone());
-        let value = loss.clone().inner();
-        let mut slope = gradient(&top, &loss.backward());
-        let mut learned = Vec::new();
-        for (stage, input) in inputs.into_iter().enumerate().rev() {
-            let input = Tensor::from_inner(input).require_grad();
-            let output = stages.run(stage, input.clone());
-            let gradients = (output * Tensor::from_inner(slope)).sum().backward();
-            learned.extend(Learned::gradients(self, &gradients));
-            slope = gradient(&input, &gradients);
-        }
-        let loss = with_gradient(value, inputs_embeds, slope);
-        learned
-            .into_iter()
-            .fold(loss, |loss, (x, grad)| with_gradient(loss, x, grad))
-    }
-
-    /// A seed from which both passes draw the same dropout.
-    fn dropout_seed(&self, device: &Device) -> Option<u64> {
-        if !self.layers.iter().any(super::DecoderLayer::has_dropout) {
-            return None;
-        }
-        let draw = Tensor::<1>::random([1], Distribution::Uniform(0.0, 1e6), device);
-        Some(draw.into_scalar::<f32>() as u64)
-    }
-}
-
-/// The decoder in pieces: what stands before the layers, the layers, what stands behind them.
-struct Stages<'a> {
-    model: &'a Opt,
-    bias: Tensor<4>,
-    attention_mask: Tensor<2, Int>,
-    seed: Option<u64>,
-    device: Device,
-}
-
-impl Stages<'_> {
-    fn run(&self, stage: usize, hidden: Tensor<3>) -> Tensor<3> {
-        if let Some(seed) = self.seed {
-            self.device.seed(seed + stage as u64);
-        }
-        let layers = &self.model.layers;
-        match stage {
-            0 => self.model.enter(hidden, self.attention_mask.clone()),
-            stage if stage <= layers.len() => {
-                layers[stage - 1].forward(hidden, self.bias.clone(), None)
-            }
-            _ => self.model.leave(hidden),
-        }
-    }
-}
-
-/// The gradient for `x`, outside of autodiff.
-fn gradient(x: &Tensor<3>, gradients: &Gradients) -> Tensor<3> {
-    x.grad(gradients)
-        .unwrap_or_else(|| x.clone().inner().zeros_like())
-}
-
-/// Looks for what learns in a decoder: the matrices of adapters.
-struct Learned<'a> {
-    gradients: Option<&'a Gradients>,
-    any: bool,
-    /// Parameters and their gradients, flat.
-    found: Vec<(Tensor<1>, Tensor<1>)>,
-}
-
-impl<'a> Learned<'a> {
-    fn any(model: &Opt) -> bool {
-        Self::visit(model, None).any
-    }
-
-    /// What `gradients` holds for the decoder.
-    fn gradients(model: &Opt, gradients: &'a Gradients) -> Vec<(Tensor<1>, Tensor<1>)> {
-        Self::visit(model, Some(gradients)).found
-    }
-
-    fn visit(model: &Opt, gradients: Option<&'a Gradients>) -> Self {
-        let mut learned = Self {
-            gradients,
-            any: false,
-            found: Vec::new(),
-        };
-        model.visit(&mut learned);
-        learned
-    }
-}
-
-impl ModuleVisitor for Learned<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let tensor = param.val();
-        if !tensor.is_require_grad() {
-            return;
-        }
-        self.any = true;
-        if let Some(grad) = self.gradients.and_then(|gradients| tensor.grad(gradients)) {
-            let count = grad.dims().iter().product::<usize>();
-            let flat = (tensor.reshape([count]), grad.reshape([count]));
-            self.found.push(flat);
-        }
+        let bias = attention_bias(attention_mask.clone(), tokens, inputs_embeds.dtype());
+        let hidden = self.enter(inputs_embeds, attention_mask);
+        let hidden = self.layers.iter().fold(hidden, |hidden, layer| {
+            let draws = layer.has_dropout().then(|| Draws::new(&hidden.device()));
+            let bias = bias.clone();
+            let forward = move |layer: &DecoderLayer, x| layer.forward(x, bias.clone(), None);
+            recomputed(layer, hidden, draws, forward)
+        });
+        self.leave(hidden)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use burn::module::{Lora, ModuleMapper, ParamGroup};
+    use burn::module::{Lora, Module, ModuleMapper, ModuleVisitor, Param, ParamGroup};
+    use burn::tensor::{Device, Distribution, Gradients};
 
     use super::*;
     use crate::CausalLm;
@@ -183,10 +63,10 @@ mod tests {
             let run = |recomputed: bool| {
                 let x = embeds.clone().inner();
                 let x = Tensor::from_inner(x).require_grad();
-                let loss = match recomputed {
-                    true => model.loss_recomputed(x.clone() * 2.0, mask.clone(), head),
-                    false => head(model.forward(x.clone() * 2.0, mask.clone(), None)),
-                };
+                let loss = head(match recomputed {
+                    true => model.forward_recomputed(x.clone() * 2.0, mask.clone()),
+                    false => model.forward(x.clone() * 2.0, mask.clone(), None),
+                });
                 let value = loss.clone().into_scalar::<f32>();
                 // A factor, as accumulation has one.
                 let grad = x.grad(&(loss * 3.0).backward()).unwrap();
@@ -201,6 +81,17 @@ mod tests {
                     (whole - recomputed).abs() <= 1e-6 * scale,
                     "{whole}, {recomputed}"
                 );
+            }
+        }
+    }
+
+    /// The gradients that there are.
+    struct Found<'a>(&'a Gradients, Vec<Vec<f32>>);
+
+    impl ModuleVisitor for Found<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(grad) = param.base().grad(self.0) {
+                self.1.push(grad.try_into_vec_as::<f32>().unwrap());
             }
         }
     }
@@ -247,17 +138,14 @@ mod tests {
         for device in [Device::flex().autodiff(), Device::flex()] {
             let embeds = Tensor::<3>::random(shape, Distribution::Default, &device);
             let run = |recomputed: bool| {
-                let loss = match recomputed {
-                    true => model.loss_recomputed(embeds.clone(), mask.clone(), head),
-                    false => head(model.forward(embeds.clone(), mask.clone(), None)),
-                };
+                let loss = head(match recomputed {
+                    true => model.forward_recomputed(embeds.clone(), mask.clone()),
+                    false => model.forward(embeds.clone(), mask.clone(), None),
+                });
                 let gradients = (loss * 3.0).backward();
-                let found = Learned::gradients(&model, &gradients);
-                let values = |grad: Tensor<1>| grad.try_into_vec_as::<f32>().unwrap();
-                found
-                    .into_iter()
-                    .map(|(_, grad)| values(grad))
-                    .collect::<Vec<_>>()
+                let mut found = Found(&gradients, Vec::new());
+                model.visit(&mut found);
+                found.1
             };
             let (whole, recomputed) = (run(false), run(true));
             assert_eq!(whole.len(), 6);

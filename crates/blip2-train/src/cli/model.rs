@@ -47,6 +47,10 @@ pub(super) enum TowerDType {
     F16,
     /// bfloat16.
     Bf16,
+    /// Linear layers in eight bits, embeddings in bfloat16.
+    Int8,
+    /// Linear layers in four bits, embeddings in bfloat16; on the CPU (`flex`) alone.
+    Int4,
 }
 
 impl TowerDType {
@@ -56,6 +60,8 @@ impl TowerDType {
             Self::F32 => Precision::F32,
             Self::F16 => Precision::F16,
             Self::Bf16 => Precision::BF16,
+            Self::Int8 => Precision::Int8,
+            Self::Int4 => Precision::Int4,
         }
     }
 }
@@ -68,18 +74,21 @@ pub(super) enum TowerProducts {
     F32,
     /// bfloat16, with sums in 32 bits.
     Bf16,
+    /// Eight bits in the linear layers of the towers, bfloat16 in all else.
+    Int8,
 }
 
 impl TowerProducts {
     fn compute(self) -> TowerCompute {
-        let compute = match self {
-            Self::F32 => Compute::F32,
-            Self::Bf16 => Compute::BF16,
+        let (tower, trained) = match self {
+            Self::F32 => (Compute::F32, Compute::F32),
+            Self::Bf16 => (Compute::BF16, Compute::BF16),
+            Self::Int8 => (Compute::INT8, Compute::BF16),
         };
         TowerCompute {
-            vision_backbone: compute,
-            multimodal_backbone: compute,
-            text_backbone: compute,
+            vision_backbone: tower,
+            multimodal_backbone: trained,
+            text_backbone: tower,
         }
     }
 }

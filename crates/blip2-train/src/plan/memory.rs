@@ -13,8 +13,8 @@ use super::workload::{Captions, Workload};
 const PROGRAM: usize = 48 << 20;
 
 /// How often all that learns is in memory besides while a checkpoint is written: the weight and its two
-/// moments as records, as the bytes of files, and as buffers that grow to them. Measured.
-const CHECKPOINT_COPIES: usize = 8;
+/// moments as records, from which files are written; and the average of the weights, if there is one.
+const CHECKPOINT_COPIES: usize = 3;
 
 /// What a run does when it needs the most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -123,7 +123,7 @@ impl Memory {
         let training = held + ahead + accumulated + worst.max(2 * learned);
         let mut phases = vec![(Phase::Training, training)];
         if shared {
-            let copies = CHECKPOINT_COPIES * learned;
+            let copies = CHECKPOINT_COPIES * learned + average;
             phases.push((Phase::Checkpoint, held + ahead + copies));
         }
         if workload.cache.is_some() {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use blip2_kernels::Bits;
+
 use super::towers::Keeping;
 use super::work::{F32, Part};
 
@@ -19,10 +21,6 @@ pub struct Parameters {
     all: BTreeMap<(Part, String), Parameter>,
 }
 
-/// The longest piece of a row that shares a scale in eight bits, and the shortest
-/// (`blip2::lora::Quantization`).
-const BLOCKS: std::ops::RangeInclusive<usize> = 8..=64;
-
 impl Parameters {
     fn insert(&mut self, part: Part, name: &str, parameter: Parameter) {
         self.all
@@ -35,12 +33,14 @@ impl Parameters {
         let [inputs, outputs] = dims;
         let numbers = inputs * outputs;
         // The patch projection is a convolution, which is neither narrowed nor quantized.
-        let (bits, scales) = match (name, keeping.int8) {
+        let block = |rounded: Bits| rounded.block(outputs);
+        let (bits, scales) = match (name, keeping.rounded) {
             ("patch_embed", _) => (32, 0),
-            (_, true) => {
-                let block = BLOCKS.rev().find(|&block| outputs.is_multiple_of(block));
-                (8, block.map_or(1, |block| numbers / block))
-            }
+            (_, Some(Bits::Eight)) => (8, block(Bits::Eight).map_or(1, |block| numbers / block)),
+            (_, Some(Bits::Four)) => match block(Bits::Four) {
+                Some(block) => (4, numbers / block),
+                None => (keeping.bits, 0),
+            },
             _ => (keeping.bits, 0),
         };
         let parameter = Parameter {

@@ -11,6 +11,7 @@ use blip2_data::annotations::{LoadOptions, OnError, load};
 use blip2_data::batch::CaptionChoice;
 use blip2_data::emoji_scenes::EmojiScenesConfig;
 use blip2_data::sample::Sample;
+use blip2_kernels::Bits;
 use blip2_lm::OptConfig;
 use blip2_qformer::QFormerConfig;
 use blip2_vision::VisionConfig;
@@ -240,7 +241,6 @@ pub fn loaded(architecture: &Architecture) -> Captioner {
         between: frozen(),
         qformer: (architecture.qformer.clone(), frozen()),
         text: (architecture.text.clone(), frozen()),
-        recompute: false,
     }
 }
 
@@ -265,29 +265,34 @@ fn captioner(config: &Blip2CaptionConfig) -> Result<Captioner, RunError> {
     let lora = &config.lora;
     let vision = vision_of(&config.vision_backbone, "model.vision_backbone")?;
     let text = opt_of(&config.text_backbone, "model.text_backbone")?;
+    let image = Keeping {
+        recompute: config.recompute_vision_backbone,
+        ..keeping(&config.vision_backbone, lora.vision_backbone.as_ref())
+    };
+    let language = Keeping {
+        recompute: config.recompute_text_backbone,
+        ..keeping(&config.text_backbone, lora.text_backbone.as_ref())
+    };
     Ok(Captioner {
-        vision: (
-            vision,
-            keeping(&config.vision_backbone, lora.vision_backbone.as_ref()),
-        ),
+        vision: (vision, image),
         between: match lora.adapters_only {
             true => Keeping::frozen(),
             false => Keeping::trained(),
         },
         qformer: (config.multimodal_backbone.clone(), qformer_keeping(lora)),
-        text: (
-            text,
-            keeping(&config.text_backbone, lora.text_backbone.as_ref()),
-        ),
-        recompute: config.recompute_text_backbone,
+        text: (text, language),
     })
 }
 
 fn stage1(config: &Blip2QformerConfig) -> Result<Stage1, RunError> {
     let qformer: QFormerConfig = config.multimodal_backbone.clone();
     let vision = vision_of(&config.vision_backbone, "stage1.vision_backbone")?;
+    let image = Keeping {
+        recompute: config.recompute_vision_backbone,
+        ..keeping(&config.vision_backbone, None)
+    };
     Ok(Stage1 {
-        vision: (vision, keeping(&config.vision_backbone, None)),
+        vision: (vision, image),
         qformer,
         embed_dim: config.embed_dim,
     })
@@ -295,17 +300,25 @@ fn stage1(config: &Blip2QformerConfig) -> Result<Stage1, RunError> {
 
 fn keeping<C>(tower: &TowerConfig<C>, lora: Option<&LoraConfig>) -> Keeping {
     let bits = match tower.dtype {
-        Kept::F16 | Kept::BF16 => 16,
+        Kept::F16 | Kept::BF16 | Kept::Int8 | Kept::Int4 => 16,
         Kept::F32 | Kept::Stored => 32,
+    };
+    let adapted = adapted(lora);
+    let rounded = match tower.dtype {
+        Kept::Int8 => Some(Bits::Eight),
+        Kept::Int4 => Some(Bits::Four),
+        Kept::F32 | Kept::F16 | Kept::BF16 | Kept::Stored => adapted.rounded,
     };
     Keeping {
         learns: !tower.frozen,
         bits,
+        rounded,
         precision: match tower.compute {
             Compute::F32 => Precision::F32,
-            Compute::BF16 => Precision::Bf16,
+            // The few products that are faster yet are counted as if they were not.
+            Compute::BF16 | Compute::INT8 => Precision::Bf16,
         },
-        ..adapted(lora)
+        ..adapted
     }
 }
 
@@ -318,7 +331,12 @@ fn qformer_keeping(lora: &LoraParts) -> Keeping {
 
 fn adapted(lora: Option<&LoraConfig>) -> Keeping {
     Keeping {
-        int8: lora.is_some_and(|lora| lora.quantize == Some(Quantization::Int8)),
+        rounded: lora
+            .and_then(|lora| lora.quantize)
+            .map(|quantization| match quantization {
+                Quantization::Int8 => Bits::Eight,
+                Quantization::Int4 => Bits::Four,
+            }),
         adapters: lora.map(|lora| Adapters {
             targets: lora.target_modules.clone(),
             rank: lora.r,

@@ -1,5 +1,6 @@
 //! Takes the state out of Burn's learner.
 
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -17,26 +18,36 @@ use burn_train::{Interrupter, Learner, LearnerModel, LearningCheckpointer};
 use super::checkpoint::{AVERAGE, MODEL, OPTIMIZER};
 use crate::RunError;
 
-/// A learner's state as bytes.
+/// A copy of a learner's state.
 #[derive(Debug)]
 pub struct Captured {
-    /// Files by their names.
-    pub(super) files: Vec<(&'static str, Vec<u8>)>,
+    /// What is to be written, by the names of files.
+    pub(super) files: Vec<(&'static str, Record)>,
+}
+
+/// A part of it. Written from where it lies: its bytes are not put together in memory first.
+#[derive(Debug)]
+pub(super) enum Record {
+    Weights(ModuleRecord),
+    Optimizer(OptimizerRecord),
+}
+
+impl Record {
+    /// Writes it to a file and frees its memory.
+    pub fn save(self, path: PathBuf) -> Result<(), CheckpointerError> {
+        match self {
+            Self::Weights(record) => Checkpoint::save(record, path),
+            Self::Optimizer(record) => Checkpoint::save(record, path),
+        }
+    }
 }
 
 impl Captured {
     /// Adds the averaged weights.
-    ///
-    /// # Errors
-    ///
-    /// If they can't be made bytes.
-    pub fn with_average<M: Module>(mut self, average: M) -> Result<Self, RunError> {
-        let bytes = average
-            .into_record()
-            .checkpoint_into_bytes()
-            .map_err(|error| RunError::Training(format!("the average can't be read: {error}")))?;
-        self.files.push((AVERAGE, bytes.to_vec()));
-        Ok(self)
+    pub fn with_average<M: Module>(mut self, average: M) -> Self {
+        let record = Record::Weights(average.into_record());
+        self.files.push((AVERAGE, record));
+        self
     }
 }
 
@@ -46,8 +57,8 @@ impl Captured {
 /// an epoch, without the data position. These checkpointers pass the records on in memory.
 pub struct Capture<M: LearnerModel> {
     checkpointer: LearningCheckpointer<M>,
-    model: Receiver<Result<Vec<u8>, String>>,
-    optimizer: Receiver<Result<Vec<u8>, String>>,
+    model: Receiver<ModuleRecord>,
+    optimizer: Receiver<OptimizerRecord>,
 }
 
 impl<M: LearnerModel> Capture<M> {
@@ -75,7 +86,7 @@ impl<M: LearnerModel> Capture<M> {
     ///
     /// # Errors
     ///
-    /// If a record can't be made bytes.
+    /// If a thread that hands a record on has ended.
     pub fn take(
         &mut self,
         learner: &Learner<M>,
@@ -83,43 +94,35 @@ impl<M: LearnerModel> Capture<M> {
         store: &EventStoreClient,
     ) -> Result<Captured, RunError> {
         self.checkpointer.checkpoint(learner, step, store);
-        let receive = |receiver: &Receiver<Result<Vec<u8>, String>>| {
-            receiver
-                .recv()
-                .unwrap_or_else(|_| Err("its thread ended".into()))
-                .map_err(|reason| {
-                    RunError::Training(format!("the state of step {step} can't be read: {reason}"))
-                })
+        let lost = |_| {
+            let reason = format!("the state of step {step} can't be read: its thread ended");
+            RunError::Training(reason)
         };
-        let files = vec![
-            (MODEL, receive(&self.model)?),
-            (OPTIMIZER, receive(&self.optimizer)?),
-        ];
-        Ok(Captured { files })
+        let model = Record::Weights(self.model.recv().map_err(lost)?);
+        let optimizer = Record::Optimizer(self.optimizer.recv().map_err(lost)?);
+        Ok(Captured {
+            files: vec![(MODEL, model), (OPTIMIZER, optimizer)],
+        })
     }
 }
 
-struct Pass {
-    sender: Mutex<Sender<Result<Vec<u8>, String>>>,
+struct Pass<R> {
+    sender: Mutex<Sender<R>>,
 }
 
-impl Pass {
-    fn new(sender: Sender<Result<Vec<u8>, String>>) -> Self {
+impl<R> Pass<R> {
+    fn new(sender: Sender<R>) -> Self {
         Self {
             sender: Mutex::new(sender),
         }
     }
 }
 
-impl<R: Checkpoint> Checkpointer<R> for Pass {
+impl<R: Checkpoint> Checkpointer<R> for Pass<R> {
     fn save(&self, _step: usize, record: R) -> Result<(), CheckpointerError> {
-        let bytes = record
-            .checkpoint_into_bytes()
-            .map(|bytes| bytes.to_vec())
-            .map_err(|error| error.to_string());
         if let Ok(sender) = self.sender.lock() {
             // Without a receiver nobody needs the record.
-            let _ = sender.send(bytes);
+            let _ = sender.send(record);
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::capture::Captured;
 use super::{Identity, RunFolder};
 use crate::RunError;
-use crate::hash::sha256;
+use crate::hash::file_sha256;
 
 pub(super) const MODEL: &str = "model.bpk";
 pub(super) const OPTIMIZER: &str = "optimizer.bpk";
@@ -218,9 +218,9 @@ pub fn open(path: &Path) -> Result<Found, RunError> {
         }
     }
     for (name, expected) in &state.sha256 {
-        let bytes =
-            fs::read(path.join(name)).map_err(|error| damaged(format!("{name}: {error}")))?;
-        if sha256(&bytes) != *expected {
+        let found =
+            file_sha256(&path.join(name)).map_err(|error| damaged(format!("{name}: {error}")))?;
+        if found != *expected {
             return Err(damaged(format!(
                 "{name} is damaged: its SHA-256 is another"
             )));
@@ -310,13 +310,14 @@ pub fn write(
     let path = path_of(folder, state.step);
     let temporary = hidden(folder, state.step, NEW);
     let old = hidden(folder, state.step, OLD);
-    let mut write = || -> std::io::Result<()> {
+    let write = || -> std::io::Result<()> {
         remove(&temporary)?;
         fs::create_dir_all(&temporary)?;
         state.sha256.clear();
-        for (name, bytes) in &captured.files {
-            let sha256 = save(&temporary.join(name), bytes)?;
-            state.sha256.insert(name.to_string(), sha256);
+        for (name, record) in captured.files {
+            let file = temporary.join(name);
+            record.save(file.clone()).map_err(std::io::Error::other)?;
+            state.sha256.insert(name.to_string(), file_sha256(&file)?);
         }
         save(&temporary.join(STATE), &serde_json::to_vec_pretty(&state)?)?;
         File::open(&temporary)?.sync_all()?;
@@ -411,10 +412,9 @@ fn hidden(folder: &RunFolder, step: usize, end: &str) -> PathBuf {
     folder.checkpoints().join(format!(".step-{step}{end}"))
 }
 
-fn save(path: &Path, bytes: &[u8]) -> std::io::Result<String> {
+fn save(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write;
     let mut file = File::create(path)?;
     file.write_all(bytes)?;
-    file.sync_all()?;
-    Ok(sha256(bytes))
+    file.sync_all()
 }

@@ -349,7 +349,7 @@ where
             .capture
             .take(&self.learner, self.state.step, &self.store)?;
         if let Some(average) = &self.average {
-            captured = captured.with_average(average.model().clone())?;
+            captured = captured.with_average(average.model().clone());
         }
         self.state.metrics_lines = self.metrics.lines();
         self.metrics.sync();

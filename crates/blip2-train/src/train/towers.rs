@@ -16,7 +16,7 @@ use super::{Start, Training, fit};
 use crate::RunError;
 use crate::data::{captions_sha256, read_split};
 use crate::devices::Devices;
-use crate::hash::sha256;
+use crate::hash::file_sha256;
 use crate::recipe::Recipe;
 use crate::run::checkpoint::State;
 use crate::run::{StopSignal, checkpoint};
@@ -97,12 +97,10 @@ pub(super) fn patch_classification(
             config.val_instances.display()
         )));
     }
-    let file_sha256 = |path: &Path| -> Result<String, RunError> {
-        Ok(sha256(&std::fs::read(path).map_err(RunError::io(path))?))
-    };
+    let hash = |path: &Path| file_sha256(path).map_err(RunError::io(path));
     let state = start.state([
-        ("train instances", file_sha256(&config.train_instances)?),
-        ("val instances", file_sha256(&config.val_instances)?),
+        ("train instances", hash(&config.train_instances)?),
+        ("val instances", hash(&config.val_instances)?),
     ])?;
     let categories = train.categories.len();
     let grid = config.architecture.image_size / config.architecture.patch_size.max(1);

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use blip2_kernels::MatricesTo;
+use blip2_kernels::{Bits, LinearsTo, MatricesTo};
 use blip2_vision::interpolate_position_embedding;
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Bytes, DType, Device, FloatDType, Tensor, TensorData};
 use burn_store::burn_pack;
 use burn_store::{ModuleSnapshot, bridge};
@@ -116,6 +116,7 @@ pub fn fill_known<M: Module>(
     progress: Option<&Meter>,
     device: &Device,
 ) -> Result<M, Blip2Error> {
+    matrices.check(device)?;
     let parameters = expected(&module);
     let mut jobs = Vec::with_capacity(parameters.len());
     for (path, parameter) in &parameters {
@@ -123,8 +124,9 @@ pub fn fill_known<M: Module>(
             continue;
         };
         let weight = fit(path, weight, parameter, part, device)?;
-        let dtype = match parameter.shape.len() {
-            2 => matrices.of(weight.dtype),
+        let dtype = match (parameter.shape.len(), parameter.transposed) {
+            (2, true) => matrices.of(weight.dtype),
+            (2, false) => matrices.of_embeddings().of(weight.dtype),
             _ => DType::F32,
         };
         let mut shape = parameter.shape.clone();
@@ -143,7 +145,7 @@ pub fn fill_known<M: Module>(
     let tensors = run(jobs, progress)?;
     let result = module.apply(tensors, None, None, true);
     match result.errors.first() {
-        None => Ok(module),
+        None => Ok(matrices.rounded(module)),
         Some(error) => Err(Blip2Error::Format {
             path: weights.path.to_path_buf(),
             reason: format!("{}: {error}", part.name()),
@@ -227,26 +229,79 @@ pub enum Precision {
     BF16,
     /// As the file has them; f64 becomes f32.
     Stored,
+    /// Linear layers in eight bits with a scale for at most 64 numbers; other matrices in bfloat16.
+    Int8,
+    /// Linear layers in four bits with a scale for at most 32 numbers; other matrices in bfloat16. On the
+    /// CPU (`flex`) alone.
+    Int4,
 }
 
 impl Precision {
-    /// The element type for weights that the file has as `stored`.
+    /// The element type for weights that the file has as `stored`; whole numbers are rounded from what it has.
     pub fn of(self, stored: DType) -> DType {
         match (self, stored) {
-            (Self::F16, _) | (Self::Stored, DType::F16) => DType::F16,
-            (Self::BF16, _) | (Self::Stored, DType::BF16) => DType::BF16,
+            (Self::F16, _) | (Self::Stored | Self::Int8 | Self::Int4, DType::F16) => DType::F16,
+            (Self::BF16, _) | (Self::Stored | Self::Int8 | Self::Int4, DType::BF16) => DType::BF16,
             _ => DType::F32,
         }
     }
-}
 
-impl Precision {
+    /// That of matrices that do not multiply what they are given: embeddings.
+    fn of_embeddings(self) -> Self {
+        match self {
+            Self::Int8 | Self::Int4 => Self::BF16,
+            other => other,
+        }
+    }
+
+    fn bits(self) -> Option<Bits> {
+        match self {
+            Self::Int8 => Some(Bits::Eight),
+            Self::Int4 => Some(Bits::Four),
+            Self::F32 | Self::F16 | Self::BF16 | Self::Stored => None,
+        }
+    }
+
+    /// Fails if weights can't be kept so on `device`.
+    pub(crate) fn check(self, device: &Device) -> Result<(), Blip2Error> {
+        match self.bits() {
+            Some(bits) if !bits.available(device) => Err(Blip2Error::Config {
+                field: "dtype".into(),
+                reason: "int4 is for the CPU (flex): choose int8 or bf16".into(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn rounded<M: Module>(self, module: M) -> M {
+        match self.bits() {
+            Some(bits) => module.map(&mut LinearsTo::new(bits)),
+            None => module,
+        }
+    }
+
     /// `module`, which comes from no file, with its matrices in this precision.
     pub fn apply<M: Module>(self, module: M) -> M {
         match self {
             Self::F32 | Self::Stored => module,
             Self::F16 => module.map(&mut MatricesTo(FloatDType::F16)),
             Self::BF16 => module.map(&mut MatricesTo(FloatDType::BF16)),
+            Self::Int8 | Self::Int4 => {
+                let rounded = self.rounded(module);
+                rounded.map(&mut DenseTo(FloatDType::BF16))
+            }
+        }
+    }
+}
+
+/// [`MatricesTo`], for matrices that are not rounded to whole numbers.
+struct DenseTo(FloatDType);
+
+impl ModuleMapper for DenseTo {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        match param.base().dtype() {
+            DType::QFloat(_) => param,
+            _ => MatricesTo(self.0).map_float(param),
         }
     }
 }

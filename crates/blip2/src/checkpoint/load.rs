@@ -58,7 +58,6 @@ impl Checkpoint {
             max_txt_len: self.max_txt_len(),
             num_captions: 1,
             score_bos: false,
-            recompute: false,
         })?;
         Ok(Imported {
             model,

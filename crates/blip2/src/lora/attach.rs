@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use blip2_kernels::LinearsTo;
 use burn::module::{Lora, Module, ParamGroup};
 use burn::tensor::{Device, FloatDType};
 
@@ -12,7 +13,6 @@ use super::config::{LoraConfig, LoraParts, Quantization, field};
 use super::factors::{DrawA, Values};
 use super::fingerprint::of_model;
 use super::layers::{AdaptedLayer, LinearLayer, compacted, linear_layers};
-use super::quantize::quantized;
 use crate::checkpoint::names::Part;
 use crate::{Blip2Caption, Blip2Error, Tower};
 
@@ -46,6 +46,17 @@ impl Blip2Caption {
     /// Names that match no layer: the message lists the layers that there are.
     pub fn with_lora(self, config: &LoraParts, device: &Device) -> Result<Self, Blip2Error> {
         config.validate()?;
+        for (part, quantization) in config
+            .iter()
+            .filter_map(|(part, config)| Some((part, config.quantize?)))
+        {
+            if !quantization.bits().available(device) {
+                return Err(Blip2Error::Config {
+                    field: field(part, "quantize"),
+                    reason: "four bits are for the CPU (flex): choose int8".into(),
+                });
+            }
+        }
         let plans = config
             .iter()
             .map(|(part, config)| Ok((part, self.plan(part, config)?)))
@@ -171,14 +182,14 @@ impl Blip2Caption {
             };
             match part {
                 Part::VisionBackbone => {
-                    self.vision_backbone = attach(part, self.vision_backbone, &plan, device);
+                    self.vision_backbone = attach(self.vision_backbone, &plan, device);
                 }
                 Part::MultimodalBackbone => {
                     let qformer = self.multimodal_backbone;
-                    self.multimodal_backbone = attach(part, qformer, &plan, device);
+                    self.multimodal_backbone = attach(qformer, &plan, device);
                 }
                 Part::TextBackbone => {
-                    self.text_backbone = attach(part, self.text_backbone, &plan, device);
+                    self.text_backbone = attach(self.text_backbone, &plan, device);
                 }
                 Part::LnVision | Part::VisionNeck | Part::Heads => continue,
             }
@@ -254,11 +265,10 @@ impl Blip2Caption {
 }
 
 /// Freezes a part and gives layers of it adapters, through Burn's `apply_lora`.
-fn attach<M: Module>(part: Part, tower: Tower<M>, plan: &Plan, device: &Device) -> Tower<M> {
+fn attach<M: Module>(tower: Tower<M>, plan: &Plan, device: &Device) -> Tower<M> {
     let mut module = tower.into_frozen().into_module();
     if let Some(quantization) = plan.quantize {
-        let layers = linear_layers(part, &module);
-        module = quantized(module, &layers, quantization);
+        module = module.map(&mut LinearsTo::new(quantization.bits()));
     }
     // One call for each rank and scale; what is named in no call keeps what it has.
     let mut groups: BTreeMap<(usize, u64), Vec<String>> = BTreeMap::new();

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use blip2_kernels::Bits;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +68,18 @@ pub enum Targets {
 pub enum Quantization {
     /// Eight bits, and a scale for every few dozen numbers of a row.
     Int8,
+    /// Four bits, two numbers to a byte, and a scale for at most 32 numbers of a row; on the CPU (`flex`)
+    /// alone.
+    Int4,
+}
+
+impl Quantization {
+    pub(super) fn bits(self) -> Bits {
+        match self {
+            Self::Int8 => Bits::Eight,
+            Self::Int4 => Bits::Four,
+        }
+    }
 }
 
 fn is_zero(value: &f64) -> bool {

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use blip2_kernels::dequantized;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor};
 
@@ -159,7 +160,7 @@ impl ModuleVisitor for Look {
         let Some(name) = self.names.get(&address) else {
             return;
         };
-        let weight = param.val().inner().dequantize();
+        let weight = dequantized(param.base().inner());
         let &[inputs, outputs] = weight.dims().as_slice() else {
             return;
         };

@@ -15,7 +15,6 @@ mod fingerprint;
 mod layers;
 mod merge;
 mod peft;
-mod quantize;
 
 pub use adapter::{Adapter, LowRank};
 pub use config::{LoraConfig, LoraParts, Quantization, Targets};

@@ -7,6 +7,7 @@ use blip2_qformer::QFormerConfig;
 use blip2_vision::VisionConfig;
 use serde::{Deserialize, Serialize};
 
+use crate::config::{CONSTANT_ENCODER, TRAINED_PART};
 use crate::{Blip2Error, Compute, InitConfig, TowerConfig};
 
 /// The table `[stage1]` of an experiment's file; see [`Blip2Qformer`](super::Blip2Qformer). Names
@@ -24,6 +25,10 @@ pub struct Blip2QformerConfig {
     /// f32 in any case, as under `torch.autocast`.
     #[serde(default, skip_serializing_if = "Compute::is_f32")]
     pub multimodal_compute: Compute,
+    /// Keeps no graph of the image encoder while it learns: each block is run a second time for its
+    /// gradients.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recompute_vision_backbone: bool,
     /// A BERT of the Q-Former's dimensions (a folder or file of weights as transformers has
     /// `bert-base-uncased`) from which it starts, queries' feed-forward included; the queries and the
     /// cross-attention are new. Without it all is random.
@@ -83,6 +88,12 @@ impl Blip2QformerConfig {
         if self.max_txt_len > text.max_position_embeddings {
             let reason = "is more than `multimodal_backbone.text.max_position_embeddings`";
             return invalid("max_txt_len", reason);
+        }
+        if self.multimodal_compute == Compute::INT8 {
+            return invalid("multimodal_compute", TRAINED_PART);
+        }
+        if self.recompute_vision_backbone && self.vision_backbone.frozen {
+            return invalid("recompute_vision_backbone", CONSTANT_ENCODER);
         }
         if self.embed_dim == 0 {
             return invalid("embed_dim", "must be at least 1");

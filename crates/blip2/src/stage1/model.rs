@@ -45,6 +45,7 @@ pub(crate) struct Settings {
     pub label_smoothing: f64,
     pub same_image: SameImage,
     pub multimodal_compute: Compute,
+    pub recompute_vision_backbone: bool,
 }
 
 /// Every dimension of the model.
@@ -164,6 +165,7 @@ impl Blip2QformerConfig {
             label_smoothing: self.label_smoothing,
             same_image: self.same_image,
             multimodal_compute: self.multimodal_compute,
+            recompute_vision_backbone: self.recompute_vision_backbone,
         };
         parts.assemble(settings, self.vision_backbone.compute)
     }
@@ -192,12 +194,15 @@ impl Blip2Qformer {
     ///   `image_embeds`, which are returned as they are
     /// - returns: `[batch, image_tokens, vision_width]`
     pub fn image_embeds(&self, images: impl Into<ImageInput>) -> Tensor<3> {
+        let (products, encoder) = (self.compute.products(), self.vision_backbone.get());
         match images.into() {
             // Pixels are constants wherever they come from.
-            ImageInput::Pixels(images) => self
-                .compute
-                .products()
-                .during(|| self.vision_backbone.get().forward(images.inner())),
+            ImageInput::Pixels(images) => {
+                products.during(|| match self.settings.recompute_vision_backbone {
+                    true => encoder.forward_recomputed(images.inner()),
+                    false => encoder.forward(images.inner()),
+                })
+            }
             ImageInput::Embeds(image_embeds) => image_embeds,
         }
     }

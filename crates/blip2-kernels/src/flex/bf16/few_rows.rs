@@ -12,7 +12,8 @@ use rayon::prelude::*;
 
 use super::super::few_rows::in_rows;
 use super::super::matrix::{Matrix, Threads};
-use super::pack::{LANES, Left};
+use super::super::tiles::LANES;
+use super::pack::Left;
 use super::tile::bfloats;
 
 /// Numbers of a vector.

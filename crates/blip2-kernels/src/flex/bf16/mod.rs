@@ -16,21 +16,12 @@ mod tile;
 
 use std::cell::RefCell;
 
-use rayon::prelude::*;
-
 pub use self::pack::Right;
-use self::pack::{LANES, Left, Numbers};
+use self::pack::{Left, Numbers};
 pub use self::tile::Output;
-use self::tile::{ROWS, VECTORS};
 use super::matrix::{Matrix, Threads};
+use super::tiles::{VECTORS, share, vectors};
 use super::weights::Weights;
-
-/// Columns of a panel.
-const COLUMNS: usize = VECTORS * LANES;
-/// Tasks for each thread, so that none waits long for another.
-const TASKS: usize = 4;
-/// Tiles of rows in a task at least: what a panel costs to be packed, it must earn.
-const TILES: usize = 8;
 
 /// Whether this processor multiplies bfloat16.
 pub fn available() -> bool {
@@ -111,31 +102,14 @@ pub unsafe fn product_to(output: Output, left: Matrix<'_>, right: Right<'_>, thr
     assert_eq!(left.columns, right.inner, "inner dimensions");
     let (rows, columns) = (left.rows, right.columns);
     let left = Left::new(left, threads);
-    let panels = columns.div_ceil(COLUMNS);
-    let tiles = rows.div_ceil(ROWS);
-    let blocks = match threads {
-        Threads::One => 1,
-        Threads::All => {
-            let wanted = (TASKS * rayon::current_num_threads()).div_ceil(panels.max(1));
-            wanted.clamp(1, (tiles / TILES).max(1))
-        }
-    };
-    let block = tiles.div_ceil(blocks) * ROWS;
-    let task = |index: usize| {
-        let (panel, block_index) = (index / blocks, index % blocks);
-        let first = panel * COLUMNS;
-        let rows = (block_index * block).min(rows)..((block_index + 1) * block).min(rows);
+    share([rows, columns], threads, |rows, first| {
         // SAFETY: as for this function; each task writes to rows and columns of its own.
         with_panel(|panel| unsafe {
-            match (columns - first).min(COLUMNS).div_ceil(LANES) {
+            match vectors(columns, first) {
                 1 => tile::rows::<1>(output, &left, rows, &right, first, panel),
                 2 => tile::rows::<2>(output, &left, rows, &right, first, panel),
                 _ => tile::rows::<VECTORS>(output, &left, rows, &right, first, panel),
             }
         });
-    };
-    match threads {
-        Threads::One => (0..panels * blocks).for_each(task),
-        Threads::All => (0..panels * blocks).into_par_iter().for_each(task),
-    }
+    });
 }

@@ -12,9 +12,8 @@ use burn::tensor::bf16;
 use rayon::prelude::*;
 
 use super::super::matrix::{Matrix, Threads};
+use super::super::tiles::{LANES, mask};
 
-/// Words of a vector.
-pub const LANES: usize = 16;
 /// Rows that one task rounds.
 const TASK: usize = 64;
 
@@ -75,12 +74,6 @@ impl Numbers<'_> {
             }
         }
     }
-}
-
-/// The lowest `len` of sixteen lanes.
-#[inline]
-pub fn mask(len: usize) -> u16 {
-    u16::MAX.checked_shr(16 - len as u32).unwrap_or(0)
 }
 
 /// Words of two rows' numbers, the first row's in the lower halves.

@@ -7,11 +7,8 @@ use std::arch::x86_64::{
 };
 use std::ops::Range;
 
-use super::pack::{LANES, Left, Right, mask};
-
-/// Rows and vectors of columns of a tile: its sums fill 24 of 32 registers.
-pub const ROWS: usize = 8;
-pub const VECTORS: usize = 3;
+use super::super::tiles::{LANES, ROWS, mask};
+use super::pack::{Left, Right};
 
 /// Where a product goes.
 #[derive(Debug, Clone, Copy)]

@@ -11,12 +11,17 @@ impl Tape {
     pub fn backward(&mut self, from: &Tensor, mark: usize) {
         let Some(last) = from.node else { return };
         let slope = self.store(from.bytes());
+        self.back(last, slope, mark);
+    }
+
+    /// As [`backward`](Self::backward), from a result whose gradient is there.
+    pub(super) fn back(&mut self, last: usize, slope: Rc<Storage>, mark: usize) {
         self.gradients.insert(last, slope);
         let (part, precision) = (self.part, self.precision);
         while self.nodes.len() > mark {
             let index = self.nodes.len() - 1;
             let Some(node) = self.nodes.pop() else { break };
-            if node.gradients.is_empty() {
+            if node.gradients.is_empty() && node.again.is_none() {
                 // A leaf's stays.
                 continue;
             }
@@ -24,6 +29,10 @@ impl Tape {
                 continue;
             };
             self.part = node.part;
+            if let Some(again) = node.again {
+                self.run_again(again, node.gradients, slope);
+                continue;
+            }
             for &operation in &node.operations {
                 self.does(Direction::Backward, operation);
             }
@@ -41,7 +50,7 @@ impl Tape {
     }
 
     /// The gradient of a leaf, to go on with.
-    pub fn gradient_of(&mut self, leaf: &Tensor) -> Tensor {
+    pub(super) fn gradient_of(&mut self, leaf: &Tensor) -> Tensor {
         let gradient = leaf.node.and_then(|node| self.gradients.remove(&node));
         Tensor {
             storage: gradient.unwrap_or_else(|| self.store(leaf.bytes())),
@@ -51,7 +60,7 @@ impl Tape {
         }
     }
 
-    fn register(&mut self, to: To, gradient: Rc<Storage>) {
+    pub(super) fn register(&mut self, to: To, gradient: Rc<Storage>) {
         let bytes = gradient.bytes;
         let before = match &to {
             To::Tensor(node) => self.gradients.remove(node),

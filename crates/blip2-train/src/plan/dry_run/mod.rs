@@ -10,12 +10,14 @@ use std::rc::Rc;
 
 use crate::plan::work::{After, Direction, F32, Layout, Operation, Part, Precision, Work};
 
+mod again;
 mod backward;
 mod moves;
 mod tensor;
 #[cfg(test)]
 mod tests;
 
+use again::Again;
 pub use tensor::Tensor;
 use tensor::{Meter, Storage};
 
@@ -68,6 +70,8 @@ struct Node {
     gradients: Vec<(To, Slope)>,
     kept: Vec<Rc<Storage>>,
     operations: Vec<Operation>,
+    /// A block that is run again for its gradients.
+    again: Option<Again>,
 }
 
 /// What was done, what is kept.
@@ -79,6 +83,8 @@ pub struct Tape {
     pub part: Part,
     /// Of products.
     pub precision: Precision,
+    /// Whether weights that learn are on the tape.
+    recording: bool,
     meter: Rc<Meter>,
     storages: usize,
     work: BTreeMap<Work, usize>,
@@ -94,6 +100,7 @@ impl Tape {
             kernels,
             part: Part::VisionBackbone,
             precision: Precision::F32,
+            recording: true,
             meter: Rc::default(),
             storages: 0,
             work: BTreeMap::new(),
@@ -126,14 +133,9 @@ impl Tape {
         kept
     }
 
-    /// The place on the tape, for [`backward`](Self::backward).
-    pub fn mark(&self) -> usize {
+    /// The place on the tape.
+    fn mark(&self) -> usize {
         self.nodes.len()
-    }
-
-    /// Lets go what was kept since `mark`: there will be no backward pass.
-    pub fn forget(&mut self, mark: usize) {
-        self.nodes.truncate(mark);
     }
 
     /// Counts an operation.
@@ -185,7 +187,7 @@ impl Tape {
             width,
             node: None,
         };
-        if !learns {
+        if !(learns && self.recording) {
             return tensor;
         }
         let gradient = (To::Parameter(name.to_string()), Slope::Passed);
@@ -215,6 +217,7 @@ impl Tape {
             gradients,
             kept,
             operations,
+            again: None,
         });
         self.nodes.len() - 1
     }
@@ -225,9 +228,9 @@ impl Tape {
             inputs,
             outputs,
             bits,
-            learns,
             ..
         } = matrix;
+        let learns = matrix.learns && self.recording;
         let product = |rows, inner, columns, layout, precision| Operation::Product {
             rows,
             inner,
@@ -335,6 +338,7 @@ impl Tape {
 
     /// Layer norm. Keeps `x`.
     pub fn norm(&mut self, x: Tensor, name: &str, learns: bool) -> Tensor {
+        let learns = learns && self.recording;
         let mut out = self.constant(x.rows, x.width);
         let bytes = x.bytes();
         self.forward(Operation::Pass { bytes: 2 * bytes });

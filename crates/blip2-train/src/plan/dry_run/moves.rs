@@ -17,7 +17,7 @@ impl Tape {
         let mut out = self.constant(rows, width);
         let bytes = out.bytes();
         self.forward(Operation::Pass { bytes: 2 * bytes });
-        if learns {
+        if learns && self.recording {
             let all = rows_of_all * width * F32;
             let gradients = vec![(To::Parameter(name.to_string()), Slope::Made(all))];
             let pass = Operation::Pass { bytes: bytes + all };

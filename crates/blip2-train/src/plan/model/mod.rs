@@ -39,8 +39,6 @@ pub struct Captioner {
     pub qformer: (QFormerConfig, Keeping),
     /// The language model.
     pub text: (OptConfig, Keeping),
-    /// Whether the language model keeps no graph.
-    pub recompute: bool,
 }
 
 /// A model of stage 1.
@@ -199,14 +197,8 @@ impl Captioner {
         let (rows, width) = (prefix.rows + words.rows, prefix.width);
         let inputs = walk.tape.copied(&[&prefix, &words], rows, width);
         drop((prefix, words));
-        let scored = scored(batch);
-        match self.recompute {
-            true => recomputed(walk, &self.text, inputs, batch.images, scored),
-            false => {
-                let hidden = decoder(walk, &self.text, inputs, batch.images);
-                head(walk, &self.text, hidden, scored)
-            }
-        }
+        let hidden = decoder(walk, &self.text, inputs, batch.images);
+        head(walk, &self.text, hidden, scored(batch))
     }
 }
 
@@ -222,58 +214,9 @@ fn decoder(
     batch: usize,
 ) -> Tensor {
     let mut lm = walk.tower(Part::TextBackbone, keeping);
-    let mut hidden = lm.enter(config, inputs);
-    for index in 0..config.num_hidden_layers {
-        hidden = lm.decoder_layer(config, index, hidden, batch, &mut |_, keys| keys);
-    }
+    let hidden = lm.enter(config, inputs);
+    let hidden = lm.decoder_layers(config, hidden, batch);
     lm.leave(config, hidden)
-}
-
-/// `Opt::loss_recomputed`: a layer's graph is made when its turn comes, and gone before the next.
-fn recomputed(
-    walk: &mut Walk<'_>,
-    text: &(OptConfig, Keeping),
-    inputs_embeds: Tensor,
-    batch: usize,
-    scored: usize,
-) -> Tensor {
-    let (config, keeping) = text;
-    let stage = |walk: &mut Walk<'_>, stage: usize, hidden: Tensor| {
-        let mut lm = walk.tower(Part::TextBackbone, keeping);
-        match stage {
-            0 => lm.enter(config, hidden),
-            stage if stage <= config.num_hidden_layers => {
-                lm.decoder_layer(config, stage - 1, hidden, batch, &mut |_, keys| keys)
-            }
-            _ => lm.leave(config, hidden),
-        }
-    };
-    let mut inputs = Vec::new();
-    let mut hidden = Tape::detached(&inputs_embeds);
-    for index in 0..config.num_hidden_layers + 2 {
-        inputs.push(hidden.clone());
-        // Adapters would keep a graph until the layer ends.
-        let mark = walk.tape.mark();
-        hidden = Tape::detached(&stage(walk, index, hidden));
-        walk.tape.forget(mark);
-    }
-    let mark = walk.tape.mark();
-    let top = walk.tape.leaf(&hidden);
-    drop(hidden);
-    let loss = head(walk, text, top.clone(), scored);
-    walk.tape.backward(&loss, mark);
-    let mut slope = walk.tape.gradient_of(&top);
-    drop((top, loss));
-    for (index, input) in inputs.into_iter().enumerate().rev() {
-        let mark = walk.tape.mark();
-        let input = walk.tape.leaf(&input);
-        let output = stage(walk, index, input.clone());
-        walk.tape.backward(&output, mark);
-        drop(output);
-        slope = walk.tape.gradient_of(&input);
-    }
-    drop(slope);
-    walk.tape.known_gradient(&inputs_embeds, Vec::new())
 }
 
 fn language(walk: &mut Walk<'_>, config: &OptConfig, batch: &Batch) -> Tensor {

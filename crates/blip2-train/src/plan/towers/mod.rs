@@ -1,6 +1,7 @@
 //! The towers on a [`Tape`]: each function calls the operations that the module of its name calls.
 
 use blip2::lora::Targets;
+use blip2_kernels::Bits;
 
 mod qformer;
 mod text;
@@ -29,12 +30,14 @@ pub struct Keeping {
     pub learns: bool,
     /// Bits of a number of its matrices.
     pub bits: usize,
-    /// Whether linear layers are kept in eight bits, whatever `bits` says.
-    pub int8: bool,
+    /// Whether linear layers are kept in whole numbers, whatever `bits` says.
+    pub rounded: Option<Bits>,
     /// Of its products.
     pub precision: Precision,
     /// LoRA.
     pub adapters: Option<Adapters>,
+    /// Whether its blocks are run a second time for the backward pass.
+    pub recompute: bool,
 }
 
 impl Keeping {
@@ -43,9 +46,10 @@ impl Keeping {
         Self {
             learns: true,
             bits: 32,
-            int8: false,
+            rounded: None,
             precision: Precision::F32,
             adapters: None,
+            recompute: false,
         }
     }
 
@@ -82,6 +86,41 @@ impl Tower<'_> {
     fn begin(&mut self) {
         self.tape.part = self.part;
         self.tape.precision = self.keeping.precision;
+    }
+
+    /// A block of the tower, recomputed if the tower is.
+    fn block(
+        &mut self,
+        x: Tensor,
+        block: impl Fn(&mut Tower<'_>, Tensor) -> Tensor + 'static,
+    ) -> Tensor {
+        if !self.keeping.recompute {
+            return block(self, x);
+        }
+        let (part, keeping) = (self.part, self.keeping.clone());
+        let (parameters, input) = (&mut *self.parameters, Tape::detached(&x));
+        let out = self.tape.unrecorded(|tape| {
+            let keeping = &keeping;
+            let mut tower = Tower {
+                tape,
+                parameters,
+                part,
+                keeping,
+            };
+            block(&mut tower, input)
+        });
+        let learns = keeping.learns || keeping.adapters.is_some();
+        let again = move |tape: &mut Tape, x: Tensor| {
+            let mut tower = Tower {
+                tape,
+                // They were counted the first time.
+                parameters: &mut Parameters::default(),
+                part,
+                keeping: &keeping,
+            };
+            block(&mut tower, x)
+        };
+        self.tape.recomputed(x, out, learns, Box::new(again))
     }
 
     /// A linear layer by its name in transformers, with its bias unless `bare`.

@@ -43,6 +43,16 @@ impl Tower<'_> {
         self.tape.add(x, positions)
     }
 
+    /// All layers, without cache.
+    pub fn decoder_layers(&mut self, config: &OptConfig, hidden: Tensor, batch: usize) -> Tensor {
+        (0..config.num_hidden_layers).fold(hidden, |hidden, index| {
+            let config = config.clone();
+            self.block(hidden, move |tower, x| {
+                tower.decoder_layer(&config, index, x, batch, &mut |_, keys| keys)
+            })
+        })
+    }
+
     /// One layer; `cache` gives keys and values of all tokens for those of the new ones.
     pub fn decoder_layer(
         &mut self,

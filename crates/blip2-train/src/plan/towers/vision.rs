@@ -24,7 +24,10 @@ impl Tower<'_> {
             hidden = self.norm("pre_layernorm", hidden);
         }
         for index in 0..config.num_hidden_layers {
-            hidden = self.vision_block(config, index, hidden, batch);
+            let config = config.clone();
+            hidden = self.block(hidden, move |tower, x| {
+                tower.vision_block(&config, index, x, batch)
+            });
         }
         hidden
     }
@@ -36,6 +39,7 @@ impl Tower<'_> {
         hidden: Tensor,
         batch: usize,
     ) -> Tensor {
+        self.begin();
         let name = |layer: &str| format!("vision_model.encoder.layers.{index}.{layer}");
         let width = config.hidden_size;
         let normed = self.norm(&name("layer_norm1"), hidden.clone());

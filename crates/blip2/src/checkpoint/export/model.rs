@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use blip2_kernels::dequantized;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
@@ -110,7 +111,7 @@ impl ModuleVisitor for Capture {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         // A quantized weight is written as what it stands for.
-        let tensor = param.val().inner().dequantize();
+        let tensor = dequantized(param.val().inner());
         let address = Address {
             part: self.part,
             path: self.path.join("."),

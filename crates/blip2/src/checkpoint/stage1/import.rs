@@ -151,6 +151,7 @@ impl Stage1Checkpoint {
             label_smoothing: LABEL_SMOOTHING,
             same_image: SameImage::Negative,
             multimodal_compute: Compute::F32,
+            recompute_vision_backbone: false,
         };
         parts.assemble(settings, Compute::F32)
     }
