@@ -18,7 +18,7 @@ fn dies(victim: usize) {
     let config = experiment.twin(twin);
     let mut servers = [Server::start(&experiment), Server::start(&experiment)];
     let process = experiment.start(&format!(
-        "train --config {config} --out run {settings} --set train.checkpoint_every=2 \
+        "train --config {config} --out run {settings} --set train.epochs=2 --set train.checkpoint_every=2 \
          --device {},{}",
         servers[0].word, servers[1].word
     ));
@@ -48,8 +48,8 @@ fn dies(victim: usize) {
         0,
     );
     let losses = steps(&metrics(&experiment.path("run")), "loss");
-    assert_eq!(losses.len(), 50, "every step once");
-    assert!(losses[49] < 0.6 * losses[0], "{losses:?}");
+    assert_eq!(losses.len(), 20, "every step once");
+    assert!(losses[19] < 0.8 * losses[0], "{losses:?}");
 }
 
 #[test]

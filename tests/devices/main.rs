@@ -56,62 +56,82 @@ fn greatest_difference(a: &[f64], b: &[f64]) -> f64 {
     differences.fold(0.0, f64::max)
 }
 
-/// Sums of half a batch run in another order than those of a whole one: 3e-7 was seen.
+/// Sums of half a batch run in another order than those of a whole one, and this process has operations
+/// of its own on `flex` where a server has Burn's.
 const TOLERANCE: f64 = 1e-5;
 
-/// This process has operations of its own on `flex`; a server has Burn's. The gradient of a key's bias is
-/// rounding alone, of which Adam makes whole steps, so that the two drift apart: 5e-4 was seen after fifty
-/// steps, 5e-7 in the first of them.
-const DRIFT: f64 = 2e-3;
-const BEFORE_THE_DRIFT: usize = 5;
-
-/// Fifty steps of two batches each, without dropout (its masks are drawn on the servers, for other rows):
-/// the same losses, learning rates and numbers of images on one server, on two, here, and here and on a
-/// server together.
-#[test]
-fn the_loss_of_every_step_is_that_of_one_device() {
-    let experiment = Experiment::new();
-    let (twin, settings) = CURVE;
-    let config = experiment.twin(twin);
-    let servers = [Server::start(&experiment), Server::start(&experiment)];
+/// Trains `config` on one server, on two, here, and here and on a server together: the same loss in every
+/// step, and the same learning rates and numbers of images. Returns the losses.
+fn all_ways_are_one(experiment: &Experiment, config: &str, settings: &str) -> Vec<f64> {
+    let servers = [Server::start(experiment), Server::start(experiment)];
     let [first, second] = servers.each_ref().map(|server| &server.word);
     let train = |run, devices: &str| {
         let settings = format!("{settings} --device {devices}");
-        trained(&experiment, &config, run, &settings)
+        trained(experiment, config, run, &settings)
     };
     let one = train("one", first);
     let losses = steps(&one, "loss");
-    assert_eq!(losses.len(), 50);
-    assert!(losses[49] < 0.6 * losses[0], "it learns much meanwhile");
-    for (run, devices, tolerance) in [
-        ("two", format!("{first},{second}"), TOLERANCE),
-        ("here", "flex".to_string(), DRIFT),
-        ("mixed", format!("flex,{second}"), DRIFT),
+    for (run, devices) in [
+        ("two", format!("{first},{second}")),
+        ("here", "flex".to_string()),
+        ("mixed", format!("flex,{second}")),
     ] {
         let metrics = train(run, &devices);
         let found = steps(&metrics, "loss");
-        let begin = ..BEFORE_THE_DRIFT;
-        let early = greatest_difference(&losses[begin], &found[begin]);
-        let all = greatest_difference(&losses, &found);
-        println!("{run}: losses differ by {early:e} at first, by {all:e} at most");
-        assert!(early <= TOLERANCE, "{run}: {early}");
-        assert!(all <= tolerance, "{run}: {all}");
+        let worst = greatest_difference(&losses, &found);
+        println!("{run}: losses differ by {worst:e} at most");
+        assert!(worst <= TOLERANCE, "{run}: {worst}\n{losses:?}\n{found:?}");
         for field in ["lr", "items"] {
             assert_eq!(steps(&one, field), steps(&metrics, field), "{run}: {field}");
         }
     }
     let captions = |run| read_json(&experiment.path(run).join("captions/test.json"));
     assert_eq!(captions("one"), captions("two"));
+    losses
 }
 
-/// With dropout, a cache of features, a frozen image encoder and an average of the weights: what a run on
-/// two devices makes depends on nothing but the recipe, and a killed one goes on to the same end.
+/// Without dropout, whose masks are drawn on the servers for other rows; and without ReLU: where it bends,
+/// a rounding can be a jump in the gradient, from which two runs go different ways.
+#[test]
+fn the_loss_of_every_step_is_that_of_one_device() {
+    let losses = all_ways_are_one(
+        &Experiment::new(),
+        "debug.toml",
+        "--set train.epochs=6 --set train.batch_size=5 --set schedule.lr=3e-3 \
+         --set model.multimodal_backbone.hidden_dropout_prob=0.0 \
+         --set model.multimodal_backbone.attention_probs_dropout_prob=0.0 \
+         --set model.text_backbone.architecture.activation_function=\"gelu\"",
+    );
+    assert_eq!(
+        losses.len(),
+        42,
+        "the last batch of an epoch has two images"
+    );
+    let mean = |epoch: &[f64]| epoch.iter().sum::<f64>() / epoch.len() as f64;
+    assert!(mean(&losses[35..]) < mean(&losses[..7]), "it learns");
+}
+
+/// With accumulation, a trained image encoder with layer-wise rates, and a language model in half precision
+/// that is recomputed; ten steps at a quarter of the recipe's rate, for it has ReLU.
+#[test]
+fn so_it_is_with_the_recipe_of_lavis() {
+    let experiment = Experiment::new();
+    let (twin, settings) = CURVE;
+    let config = experiment.twin(twin);
+    let settings = format!("{settings} --set train.epochs=1 --set schedule.lr=1e-4");
+    let losses = all_ways_are_one(&experiment, &config, &settings);
+    assert_eq!(losses.len(), 10);
+}
+
+/// With dropout, a frozen image encoder and an average of the weights: what a run on two devices makes
+/// depends on nothing but the recipe, and a killed one goes on to the same end. Its features come from
+/// memory.
 #[test]
 fn a_killed_run_on_two_devices_goes_on_bit_identically() {
     let experiment = Experiment::new();
     let servers = [Server::start(&experiment), Server::start(&experiment)];
     let devices = format!(
-        "--set train.devices=[\"{}\",\"{}\"] --set train.ema_decay=0.9 --set train.checkpoint_every=2",
+        "--set train.devices=[\"{}\",\"{}\"] --set train.ema_decay=0.9 --set features.cache=\"memory\" --set train.checkpoint_every=2",
         servers[0].word, servers[1].word
     );
     expect_code(&experiment.train("clean", &devices), 0);
