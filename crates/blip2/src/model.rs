@@ -270,18 +270,11 @@ impl Blip2Caption {
     /// - `images`: as in [`visual_prefix`](Self::visual_prefix); embeddings are returned as they are
     /// - returns: `[batch, image_tokens, vision_width]`
     pub fn image_embeds(&self, images: impl Into<ImageInput>) -> Tensor<3> {
-        let products = self.compute.vision_backbone.products();
-        let encoder = self.vision_backbone.get();
-        match images.into() {
-            // Pixels are constants wherever they come from.
-            ImageInput::Pixels(images) => {
-                products.during(|| match self.recompute.vision_backbone {
-                    true => encoder.forward_recomputed(images.inner()),
-                    false => encoder.forward(images.inner()),
-                })
-            }
-            ImageInput::Embeds(image_embeds) => image_embeds,
-        }
+        self.vision_backbone.image_embeds(
+            images.into(),
+            self.compute.vision_backbone,
+            self.recompute.vision_backbone,
+        )
     }
 
     /// Shows `tap` the tensors between the images and the language model by name, in order; returns the

@@ -32,8 +32,8 @@ pub type Nodes = HashMap<ParamId, NodeId>;
 pub fn nodes<M: Module>(block: &M, x: &Tensor<3>) -> Option<Nodes> {
     let mut learned = Learned::default();
     block.visit(&mut learned);
-    let supported = !learned.0.is_empty() || node(x.clone().into_dispatch()).is_some();
-    (supported && (x.is_tracked() || !learned.0.is_empty())).then_some(learned.0)
+    let of_input = || x.is_tracked() && node(x.clone().into_dispatch()).is_some();
+    (!learned.0.is_empty() || of_input()).then_some(learned.0)
 }
 
 /// See [`crate::recomputed`].
