@@ -120,7 +120,7 @@ impl Row {
 fn try_out(backend: &'static str) -> Row {
     let mut row = Row::new(backend);
     let (tests, build) = seconds(|| run_tests(backend, true));
-    let (blip2, link) = seconds(|| build_blip2(backend).map_err(Failure));
+    let (blip2, link) = seconds(|| build_blip2(backend, false).map_err(Failure));
     let blip2 = match (tests, blip2) {
         (Ok(_), Ok(blip2)) => blip2,
         (Err(failure), _) | (_, Err(failure)) => {

@@ -31,8 +31,9 @@ pub fn cargo() -> Command {
 /// Builds `blip2` for `backend`, then runs it with `arguments` in the current folder.
 ///
 /// Build output goes to stderr: stdout belongs to `blip2`.
-pub fn run_blip2(backend: &str, arguments: &[String]) -> ExitCode {
-    let binary = match build_blip2(backend) {
+pub fn run_blip2(backend: &str, mut arguments: Vec<String>) -> ExitCode {
+    let remote = takes_remote(&mut arguments);
+    let binary = match build_blip2(backend, remote) {
         Ok(binary) => binary,
         Err(message) => {
             eprintln!("error: {message}");
@@ -48,6 +49,15 @@ pub fn run_blip2(backend: &str, arguments: &[String]) -> ExitCode {
     }
 }
 
+/// Takes `--remote` out of the arguments; whether they need devices of other machines.
+fn takes_remote(arguments: &mut Vec<String>) -> bool {
+    let before = arguments.len();
+    arguments.retain(|argument| argument != "--remote");
+    arguments.len() < before
+        || arguments.first().is_some_and(|word| word == "serve-device")
+        || arguments.iter().any(|argument| argument.contains("ws://"))
+}
+
 /// A command that starts `program` with these settings, unless the user has others.
 pub fn tuned(program: &Path) -> Command {
     let mut command = Command::new(program);
@@ -61,8 +71,9 @@ pub fn tuned(program: &Path) -> Command {
     command
 }
 
-/// Builds `blip2` for `backend` and says where it is.
-pub fn build_blip2(backend: &str) -> Result<PathBuf, String> {
+/// Builds `blip2` for `backend`, with devices of other machines if it is `remote`, and says where it is.
+pub fn build_blip2(backend: &str, remote: bool) -> Result<PathBuf, String> {
+    let remote = if remote { ",remote" } else { "" };
     let mut build = cargo();
     build
         .args([
@@ -74,7 +85,7 @@ pub fn build_blip2(backend: &str) -> Result<PathBuf, String> {
             "blip2",
         ])
         .args(["--no-default-features", "--features"])
-        .arg(format!("{backend},hub"))
+        .arg(format!("{backend},hub{remote}"))
         .args(["--message-format", "json-render-diagnostics"])
         .stderr(Stdio::inherit());
     let output = build
@@ -112,6 +123,20 @@ pub fn exit_code(status: std::process::ExitStatus) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn devices_of_other_machines_are_built_in_where_they_are_named() {
+        for (line, needed) in [
+            ("train --out x", false),
+            ("train --remote --out x", true),
+            ("serve-device", true),
+            ("train --device flex,ws://gpu:3000", true),
+        ] {
+            let mut arguments: Vec<String> = line.split(' ').map(str::to_string).collect();
+            assert_eq!(takes_remote(&mut arguments), needed, "{line}");
+            assert!(!arguments.contains(&"--remote".to_string()));
+        }
+    }
 
     #[test]
     fn the_binary_is_found_in_cargos_messages() {

@@ -10,10 +10,13 @@ mod test;
 use std::process::ExitCode;
 
 const HELP: &str = "\
-cargo xtask COMMAND [--backend flex|cpu|vulkan|wgpu|cuda|metal|rocm] [ARGUMENTS]
+cargo xtask COMMAND [--backend flex|cpu|vulkan|wgpu|cuda|metal|rocm] [--remote] [ARGUMENTS]
 
   train, caption, evaluate, score, convert, inspect, devices, data
-            build blip2 in release for the backend (default flex) and run that command
+            build blip2 in release for the backend (default flex) and run that command; with
+            --remote (or a device ws://…) it knows devices of other machines
+  serve-device
+            compute for other machines
   test      all tests of the workspace
   bench     eval: scores against the reference's programs; features: the feature cache; model:
             time and memory against PyTorch with transformers
@@ -37,7 +40,7 @@ fn main() -> ExitCode {
         Some("ci") => test::ci(),
         Some("backends") => backends::backends(wanted.as_deref()),
         Some("bench") => bench::bench(backend, &arguments[1..]),
-        Some(_) => build::run_blip2(backend, &arguments),
+        Some(_) => build::run_blip2(backend, arguments),
     }
 }
 

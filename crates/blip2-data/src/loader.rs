@@ -5,6 +5,8 @@
 //! number of workers, and a loader can start in the middle of an epoch: both are what an exact
 //! resume needs.
 
+mod parts;
+
 use std::ops::Range;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +18,8 @@ use burn::tensor::Device;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+
+pub use parts::Parts;
 
 use crate::DataError;
 

@@ -7,7 +7,8 @@
 //! trains the captioner of a recipe, with random weights where its files are not there, on random pixels and
 //! captions of `max_txt_len` tokens. It prints the loss before the first step, what all weights take as they are
 //! kept, the seconds of a step, what waits for the backward pass when that begins, and the most that lived at once
-//! besides weights, gradients and the optimizer's moments.
+//! besides weights, gradients and the optimizer's moments. Losses of one precision alone compare: which random
+//! weights are drawn first depends on it.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::HashMap;

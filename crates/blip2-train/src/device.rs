@@ -28,12 +28,13 @@ pub const BACKENDS: &[&str] = &[
     "flex",
 ];
 
-/// The device that `word` names: `BACKEND`, `BACKEND:INDEX`, or the `INDEX` alone of the first backend
-/// that was compiled in; without a word that backend's first device.
+/// The device that `word` names: `BACKEND`, `BACKEND:INDEX`, the `INDEX` alone of the first backend that
+/// was compiled in, or a server's `ws://HOST:PORT`; without a word that backend's first device.
 ///
 /// # Errors
 ///
-/// An unknown word, a backend that was not compiled in, or a device that is not there.
+/// An unknown word, a backend that was not compiled in, a device that is not there, or a server that can't
+/// be used.
 pub fn parse(word: Option<&str>) -> Result<Device, RunError> {
     let Some(default) = BACKENDS.first() else {
         return Err(RunError::Usage(
@@ -41,6 +42,9 @@ pub fn parse(word: Option<&str>) -> Result<Device, RunError> {
         ));
     };
     let word = word.unwrap_or(default);
+    if crate::remote::is_word(word) {
+        return crate::remote::connect(word);
+    }
     let (backend, index) = match word.split_once(':') {
         Some(parts) => parts,
         None if word.parse::<usize>().is_ok() => (*default, word),

@@ -26,9 +26,6 @@ pub enum RunError {
         /// The field, what is wrong, what to do.
         reason: String,
     },
-    /// There is no such device, or it does not work.
-    #[error("{0}")]
-    Device(String),
     /// The model can't be made, loaded or run.
     #[error(transparent)]
     Model(#[from] Blip2Error),
@@ -89,6 +86,14 @@ pub enum RunError {
     /// What is asked for takes more memory than there is.
     #[error("{0}")]
     Memory(Box<Shortage>),
+    /// There is no such device, or it can't be used.
+    #[error("device {device}: {reason}")]
+    Device {
+        /// The word that named it.
+        device: String,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
     /// Training stopped by itself.
     #[error("training stopped: {0}")]
     Training(String),

@@ -88,6 +88,34 @@ pub fn scale_grads<M: Module>(module: &M, grads: GradientsParams, factor: f64) -
     scale.grads
 }
 
+/// The sums of gradients; where one side has none, the other's.
+pub fn add_grads<M: Module>(
+    module: &M,
+    grads: GradientsParams,
+    others: GradientsParams,
+) -> GradientsParams {
+    let mut add = Add { grads, others };
+    module.visit(&mut add);
+    add.grads
+}
+
+struct Add {
+    grads: GradientsParams,
+    others: GradientsParams,
+}
+
+impl ModuleVisitor for Add {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(other) = self.others.remove::<D>(param.id) {
+            let sum = match self.grads.remove::<D>(param.id) {
+                Some(grad) => grad + other,
+                None => other,
+            };
+            self.grads.register(param.id, sum);
+        }
+    }
+}
+
 struct SquaredNorm<'a> {
     grads: &'a GradientsParams,
     sum: f64,

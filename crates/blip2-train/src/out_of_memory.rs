@@ -40,14 +40,19 @@ fn end() -> ! {
 pub fn install() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        let payload = panic.payload();
-        let text = payload.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
-        if text.is_some_and(|text| SIGNS.iter().any(|sign| text.contains(sign))) {
+        if is_why(panic) {
             end();
         }
         before(panic);
     }));
+}
+
+/// Whether `panic` is for want of memory.
+pub(crate) fn is_why(panic: &std::panic::PanicHookInfo<'_>) -> bool {
+    let payload = panic.payload();
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
+    text.is_some_and(|text| SIGNS.iter().any(|sign| text.contains(sign)))
 }
 
 /// The system's allocator, which ends the process with a line where it has no more memory.

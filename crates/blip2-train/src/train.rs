@@ -19,7 +19,6 @@ use blip2_data::loader::{BatchSource, PrefetchLoader};
 use blip2_data::skips::SkipLog;
 use burn::module::Module;
 use burn::optim::ModuleOptimizer;
-use burn::tensor::Device;
 use burn_train::logger::MetricLogger;
 use burn_train::metric::store::{EpochSummary, MetricsUpdate, Split};
 use burn_train::metric::{LossMetric, MetricDefinition, NumericEntry};
@@ -27,6 +26,7 @@ use burn_train::{Learner, SupervisedTraining, TrainingStrategy};
 
 use self::feed::Feed;
 use crate::RunError;
+use crate::devices::Devices;
 use crate::optim::{learning_rates, optimizer};
 use crate::recipe::{Recipe, TaskKind};
 use crate::recipe_file;
@@ -109,15 +109,64 @@ impl Start {
 /// # Errors
 ///
 /// Whatever stopped it. The checkpoints up to then stay, and `--resume` goes on from them.
-pub fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<(), RunError> {
+pub fn run(start: Start, devices: &Devices, stop: &StopSignal) -> Result<(), RunError> {
     crate::data::prepare(&start.recipe.data)?;
-    device.seed(start.recipe.seed);
+    devices.main().seed(start.recipe.seed);
     match start.recipe.task {
-        TaskKind::Caption => captioner::run(start, device, stop),
-        TaskKind::Stage1 => stage1::run(start, device, stop),
-        TaskKind::LanguageModel => towers::language_model(start, device, stop),
-        TaskKind::PatchClassification => towers::patch_classification(start, device, stop),
+        TaskKind::Caption => captioner::run(start, devices, stop),
+        TaskKind::Stage1 => stage1::run(start, devices, stop),
+        TaskKind::LanguageModel => towers::language_model(start, devices, stop),
+        TaskKind::PatchClassification => towers::patch_classification(start, devices, stop),
     }
+}
+
+/// The recipe as `devices` train it: what `precision` means is decided ([`Recipe::on`]).
+///
+/// # Errors
+///
+/// A device that lacks what the recipe asks for, or several that take `precision` differently or can't share
+/// a batch.
+pub fn on_devices(recipe: Recipe, devices: &Devices) -> Result<Recipe, RunError> {
+    check_shared(&recipe, devices)?;
+    let resolved = recipe.clone().on(devices.main())?;
+    let [main, others @ ..] = devices.all() else {
+        return Ok(resolved);
+    };
+    for other in others {
+        if recipe.clone().on(&other.device)? != resolved {
+            return Err(RunError::Usage(format!(
+                "`precision = \"auto\"` is not the same on {} and {}; name one that both have",
+                main.word, other.word
+            )));
+        }
+    }
+    Ok(resolved)
+}
+
+/// Refuses several devices where a batch can't be shared: with a loss that is no mean over parts of a batch,
+/// or fewer images than devices.
+fn check_shared(recipe: &Recipe, devices: &Devices) -> Result<(), RunError> {
+    let count = devices.all().len();
+    if count == 1 {
+        return Ok(());
+    }
+    let reason = match recipe.task {
+        TaskKind::Stage1 => "the contrast of stage 1 is between all pairs of a batch",
+        TaskKind::PatchClassification => "patches are weighted over a whole batch",
+        TaskKind::Caption | TaskKind::LanguageModel => {
+            let batch = recipe.train.batch_size;
+            if batch >= count {
+                return Ok(());
+            }
+            return Err(RunError::Usage(format!(
+                "{count} devices can't share a batch of {batch}; set `train.batch_size` to {count} or \
+                 more, or name fewer"
+            )));
+        }
+    };
+    Err(RunError::Usage(format!(
+        "this task trains on one device, not on {count}: {reason}"
+    )))
 }
 
 /// What is trained, and on what.
@@ -138,7 +187,7 @@ struct Training<T, S, V> {
 fn fit<T, S, V>(
     start: &Start,
     training: Training<T, S, V>,
-    device: &Device,
+    devices: &Devices,
     stop: &StopSignal,
 ) -> Result<State, RunError>
 where
@@ -178,11 +227,12 @@ where
     let rates = learning_rates(&schedule, layer_decay, task.trained_vision_layers());
     let learner = Learner::new(task, optimizer, rates);
 
+    let places: Vec<_> = devices.all().iter().map(|one| one.device.clone()).collect();
     let strategy = Arc::new(TrainLoop {
         folder: start.folder.clone(),
         recipe: recipe.clone(),
-        device: device.clone(),
-        train: train.clone(),
+        devices: devices.clone(),
+        train: train.in_parts(&places),
         start: state,
         stop: stop.clone(),
         watch,
@@ -231,7 +281,7 @@ fn fit_judged<T: Task<Batch = CaptionBatch>>(
     task: T,
     feed: Feed,
     watch: Box<dyn Watch<T>>,
-    device: &Device,
+    devices: &Devices,
     stop: &StopSignal,
 ) -> Result<(T, usize), RunError> {
     let training = Training {
@@ -241,7 +291,7 @@ fn fit_judged<T: Task<Batch = CaptionBatch>>(
         watch: Some(watch),
         state: feed.state,
     };
-    fit(start, training, device, stop)?;
+    fit(start, training, devices, stop)?;
     if start.recipe.train.epochs == 0 {
         return Ok((task, 0));
     }

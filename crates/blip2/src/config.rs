@@ -225,38 +225,29 @@ impl Blip2CaptionConfig {
             return invalid("recompute_vision_backbone", CONSTANT_ENCODER);
         }
         self.lora.validate()?;
-        let adapted = [
-            (
-                "vision_backbone",
-                self.lora.vision_backbone.is_some(),
-                self.vision_backbone.frozen,
-            ),
-            (
-                "text_backbone",
-                self.lora.text_backbone.is_some(),
-                self.text_backbone.frozen,
-            ),
-        ];
-        for (name, lora, dtype) in [
+        let towers = [
             (
                 "vision_backbone",
                 &self.lora.vision_backbone,
+                self.vision_backbone.frozen,
                 self.vision_backbone.dtype,
             ),
             (
                 "text_backbone",
                 &self.lora.text_backbone,
+                self.text_backbone.frozen,
                 self.text_backbone.dtype,
             ),
-        ] {
+        ];
+        for (name, lora, _, dtype) in towers {
             let quantized = lora.as_ref().is_some_and(|lora| lora.quantize.is_some());
             if quantized && matches!(dtype, Precision::Int8 | Precision::Int4) {
                 let reason = format!("`model.{name}.dtype` says it already: leave one of them out");
                 return invalid(&format!("lora.{name}.quantize"), &reason);
             }
         }
-        for (name, adapted, frozen) in adapted {
-            if adapted && !frozen {
+        for (name, lora, frozen, _) in towers {
+            if lora.is_some() && !frozen {
                 let reason = format!("adapters need a frozen part: set `model.{name}.frozen`");
                 return invalid(&format!("lora.{name}"), &reason);
             }
@@ -278,10 +269,11 @@ impl Blip2CaptionConfig {
     pub fn resolved(&self, device: &Device) -> Result<Self, Blip2Error> {
         self.validate()?;
         let mut resolved = self.clone();
-        if let Some(precision) = resolved.precision.take() {
-            precision.apply(&mut resolved.vision_backbone, device);
-            precision.apply(&mut resolved.text_backbone, device);
-        }
+        let precision = resolved.precision.take();
+        let vision = &mut resolved.vision_backbone;
+        TowersPrecision::resolve(precision, vision, device, "model.vision_backbone")?;
+        let text = &mut resolved.text_backbone;
+        TowersPrecision::resolve(precision, text, device, "model.text_backbone")?;
         Ok(resolved)
     }
 }

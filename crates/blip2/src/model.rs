@@ -130,10 +130,8 @@ impl Blip2CaptionConfig {
     /// that does not belong to the language model.
     pub fn init(&self, device: &Device) -> Result<Blip2Caption, Blip2Error> {
         let config = self.resolved(device)?;
-        let field = "model.vision_backbone";
-        let (vision_config, vision) = vision_tower(&config.vision_backbone, field, device)?;
+        let (vision_config, vision) = vision_tower(&config.vision_backbone, device)?;
         let text = &config.text_backbone;
-        text.dtype.check_on(device, "model.text_backbone.dtype")?;
         let (text_config, lm) = tower(text, device, |config, device| match &config.weights {
             Some(path) => load_opt(path, config.architecture.as_ref(), config.dtype, device),
             None => made(config, |config| Ok(config.init(device)?)),
@@ -172,13 +170,11 @@ impl Blip2CaptionConfig {
     }
 }
 
-/// The image encoder of `config`, the table `field`.
+/// The image encoder of `config`.
 pub(crate) fn vision_tower(
     config: &TowerConfig<VisionConfig>,
-    field: &str,
     device: &Device,
 ) -> Result<(VisionConfig, Tower<VisionTransformer>), Blip2Error> {
-    config.dtype.check_on(device, &format!("{field}.dtype"))?;
     tower(config, device, |config, device| match &config.weights {
         Some(path) => load_vision(path, config.architecture.as_ref(), config.dtype, device),
         None => made(config, |config| Ok(config.init(device)?)),
@@ -273,18 +269,11 @@ impl Blip2Caption {
     /// - `images`: as in [`visual_prefix`](Self::visual_prefix); embeddings are returned as they are
     /// - returns: `[batch, image_tokens, vision_width]`
     pub fn image_embeds(&self, images: impl Into<ImageInput>) -> Tensor<3> {
-        let products = self.compute.vision_backbone.products();
-        let encoder = self.vision_backbone.get();
-        match images.into() {
-            // Pixels are constants wherever they come from.
-            ImageInput::Pixels(images) => {
-                products.during(|| match self.recompute.vision_backbone {
-                    true => encoder.forward_recomputed(images.inner()),
-                    false => encoder.forward(images.inner()),
-                })
-            }
-            ImageInput::Embeds(image_embeds) => image_embeds,
-        }
+        self.vision_backbone.image_embeds(
+            images.into(),
+            self.compute.vision_backbone,
+            self.recompute.vision_backbone,
+        )
     }
 
     /// Shows `tap` the tensors between the images and the language model by name, in order; returns the

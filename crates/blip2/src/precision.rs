@@ -37,11 +37,19 @@ impl TowersPrecision {
         }
     }
 
-    /// Gives `tower`, the table `field`, what this word means on `device`.
-    pub(crate) fn apply<C>(self, tower: &mut TowerConfig<C>, device: &Device) {
-        if tower.frozen {
-            (tower.dtype, tower.compute) = self.on(device);
+    /// Gives `tower`, the table `field`, what the word means on `device`, which must have it.
+    pub(crate) fn resolve<C>(
+        word: Option<Self>,
+        tower: &mut TowerConfig<C>,
+        device: &Device,
+        field: &str,
+    ) -> Result<(), Blip2Error> {
+        if let Some(word) = word
+            && tower.frozen
+        {
+            (tower.dtype, tower.compute) = word.on(device);
         }
+        tower.dtype.check_on(device, field)
     }
 
     /// Fails if `tower`, the table `field`, says otherwise by itself.
@@ -73,13 +81,13 @@ impl Precision {
         }
     }
 
-    /// Fails where `device` lacks this precision; `field` is the key that asks for it.
-    pub(crate) fn check_on(self, device: &Device, field: &str) -> Result<(), Blip2Error> {
+    /// Fails where `device` lacks this precision, for which the table `field` asks.
+    fn check_on(self, device: &Device, field: &str) -> Result<(), Blip2Error> {
         if self.available_on(device) {
             return Ok(());
         }
         Err(Blip2Error::Config {
-            field: field.into(),
+            field: format!("{field}.dtype"),
             reason: format!(
                 "this device has no {}; take \"f32\", or leave it out and set `precision = \"auto\"` in the \
                  model's table",
@@ -124,10 +132,13 @@ mod tests {
             compute: Compute::F32,
             architecture: Some(()),
         };
-        TowersPrecision::BF16.apply(&mut tower, &Device::flex());
+        let resolve = |tower: &mut _| {
+            TowersPrecision::resolve(Some(TowersPrecision::BF16), tower, &Device::flex(), "x")
+        };
+        resolve(&mut tower).unwrap();
         assert_eq!(tower.dtype, Precision::F32);
         tower.frozen = true;
-        TowersPrecision::BF16.apply(&mut tower, &Device::flex());
+        resolve(&mut tower).unwrap();
         assert_eq!(
             (tower.dtype, tower.compute),
             (Precision::BF16, Compute::BF16)

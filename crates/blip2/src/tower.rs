@@ -2,11 +2,15 @@
 
 use std::ops::Deref;
 
+use blip2_data::ImageInput;
 use blip2_kernels::Dequantized;
+use blip2_vision::VisionTransformer;
 use burn::module::{
     Devices, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor, Param,
 };
 use burn::tensor::{Device, Tensor};
+
+use crate::Compute;
 
 /// A part of a captioner, frozen, trained or adapted.
 ///
@@ -94,6 +98,30 @@ impl<M: Module> Tower<M> {
         // Burn adds adapters to what it can read: not to four bits.
         let module = self.get().valid().map(&mut Dequantized);
         module.materialize()
+    }
+}
+
+impl Tower<VisionTransformer> {
+    /// What the image encoder makes of the images; embeddings are returned as they are.
+    ///
+    /// # Shapes
+    /// - `images`: `[batch, 3, height, width]`, normalised; or `image_embeds`
+    /// - returns: `[batch, image_tokens, vision_width]`
+    pub(crate) fn image_embeds(
+        &self,
+        images: ImageInput,
+        compute: Compute,
+        recompute: bool,
+    ) -> Tensor<3> {
+        let encoder = self.get();
+        match images {
+            // Pixels are constants wherever they come from.
+            ImageInput::Pixels(images) => compute.products().during(|| match recompute {
+                true => encoder.forward_recomputed(images.inner()),
+                false => encoder.forward(images.inner()),
+            }),
+            ImageInput::Embeds(image_embeds) => image_embeds,
+        }
     }
 }
 

@@ -324,20 +324,20 @@ fn matches_transformers_token_ids_for_one_three_and_five_beams() {
 }
 
 /// The loss of towers kept in whole numbers of a few bits, rounded from f32. Models as small as these have
-/// few numbers to average over. Measured: 1.4e-4 and 1.1e-2 of itself.
+/// few numbers to average over. Measured: 1.1e-4 and 2.3e-3 of itself.
 #[test]
 fn towers_kept_in_fewer_bits_stay_near_transformers() {
     for device in [Device::default(), Device::default().autodiff()] {
         let (expected, full, captions, images) = captioned("plain", &device);
         let import = || Import::new(folder("plain")).open().unwrap();
-        for (precision, tolerance) in [(Precision::Int8, 2e-3), (Precision::Int4, 3e-2)] {
+        for (precision, tolerance) in [(Precision::Int8, 1e-3), (Precision::Int4, 1e-2)] {
             let model = import().load(&device, precision, None).unwrap().model;
             assert_eq!(model.num_params(), full.num_params());
             let losses = model.loss(images.clone(), &samples(&expected, &captions));
             let loss = losses.unwrap().loss;
             if device.is_autodiff() {
                 let gradients = loss.backward();
-                let queries = model.vision_neck.get().clone();
+                let neck = model.vision_neck.get();
                 struct Any<'a>(&'a Gradients, bool);
                 impl ModuleVisitor for Any<'_> {
                     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
@@ -345,7 +345,7 @@ fn towers_kept_in_fewer_bits_stay_near_transformers() {
                     }
                 }
                 let mut any = Any(&gradients, false);
-                queries.visit(&mut any);
+                neck.visit(&mut any);
                 assert!(any.1, "gradients pass through the language model");
             }
             expected.check("loss", loss, tolerance);

@@ -34,7 +34,7 @@ pub fn features(backend: &str, arguments: &[String]) -> Result<ExitCode, String>
             .map(|path| (PathBuf::from(path), CONFIGS[0].1))
             .collect(),
     };
-    let blip2 = build_blip2(backend)?;
+    let blip2 = build_blip2(backend, false)?;
     println!(
         "{:<16} {:>12} {:>12} {:>8}",
         "config", "images/s", "with cache", "ratio"

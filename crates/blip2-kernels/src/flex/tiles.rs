@@ -18,6 +18,13 @@ const TASKS: usize = 4;
 /// Tiles of rows in a task at least: what a panel costs to be packed, it must earn.
 const TILES: usize = 8;
 
+/// Whether the processor has the vectors; what multiplies in them asks for its own instruction besides.
+pub fn available() -> bool {
+    std::arch::is_x86_feature_detected!("avx512f")
+        && std::arch::is_x86_feature_detected!("avx512bw")
+        && std::arch::is_x86_feature_detected!("avx512vl")
+}
+
 /// The lowest `len` of sixteen lanes.
 #[inline]
 pub fn mask(len: usize) -> u16 {

@@ -50,10 +50,6 @@ pub fn packed<const D: usize>(weight: &Tensor<D>) -> Option<Tensor<D>> {
 
 /// What the four bits of `weight` stand for; none if it is not in four bits.
 pub fn unpacked<const D: usize>(weight: &Tensor<D>) -> Option<Tensor<D>> {
-    match weight.dtype() {
-        DType::QFloat(scheme) if nibbles::is_packed(&scheme) => {}
-        _ => return None,
-    }
     let DispatchTensorKind::Flex(BackendTensor::<Flex>::Quantized(packed)) =
         weight.clone().into_dispatch().kind
     else {

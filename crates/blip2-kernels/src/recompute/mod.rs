@@ -6,7 +6,7 @@
 //! the memory of one block. Burn's own checkpointing chooses operation by operation and knows no blocks.
 
 mod draws;
-#[cfg(any(feature = "flex", feature = "cube"))]
+#[cfg(any(feature = "flex", feature = "cube", feature = "remote"))]
 mod operation;
 
 use burn::module::Module;
@@ -15,8 +15,8 @@ use burn::tensor::Tensor;
 pub use draws::Draws;
 
 /// `forward(block, x)`, with the gradients that it has for `x` and for the parameters of `block`, and
-/// without its graph. Where nothing needs a gradient, and on backends that neither of the features `flex`
-/// and `cube` names, it is `forward(block, x)` as it is.
+/// without its graph. Where nothing needs a gradient, and on backends that none of the features `flex`,
+/// `cube` and `remote` names, it is `forward(block, x)` as it is.
 ///
 /// `forward` runs twice. If it draws random numbers, `draws` must say so, that both runs draw the same.
 /// What it holds besides must be constants: gradients go to `x` and `block`.
@@ -29,7 +29,7 @@ where
     M: Module + 'static,
     F: Fn(&M, Tensor<3>) -> Tensor<3> + Send + 'static,
 {
-    #[cfg(any(feature = "flex", feature = "cube"))]
+    #[cfg(any(feature = "flex", feature = "cube", feature = "remote"))]
     if let Some(nodes) = operation::nodes(block, &x) {
         return operation::recomputed(block, x, draws, forward, nodes);
     }

@@ -32,8 +32,8 @@ pub type Nodes = HashMap<ParamId, NodeId>;
 pub fn nodes<M: Module>(block: &M, x: &Tensor<3>) -> Option<Nodes> {
     let mut learned = Learned::default();
     block.visit(&mut learned);
-    let supported = !learned.0.is_empty() || node(x.clone().into_dispatch()).is_some();
-    (supported && (x.is_tracked() || !learned.0.is_empty())).then_some(learned.0)
+    let of_input = || x.is_tracked() && node(x.clone().into_dispatch()).is_some();
+    (!learned.0.is_empty() || of_input()).then_some(learned.0)
 }
 
 /// See [`crate::recomputed`].
@@ -116,6 +116,8 @@ fn node(tensor: DispatchTensor) -> Option<NodeId> {
         DispatchTensorKind::Flex(tensor) => Some(tensor.as_autodiff().id()),
         #[cfg(feature = "cube")]
         DispatchTensorKind::Cube(tensor) => Some(tensor.as_autodiff().id()),
+        #[cfg(feature = "remote")]
+        DispatchTensorKind::Remote(tensor) => Some(tensor.as_autodiff().id()),
         _ => None,
     }
 }
@@ -135,6 +137,11 @@ fn attached(x: DispatchTensor, out: DispatchTensor, again: Again) -> DispatchTen
         DispatchTensorKind::Cube(x) => {
             let out = attached_on::<burn::backend::Cube>(x.autodiff(), out, again);
             DispatchTensorKind::Cube(BackendTensor::Autodiff(out))
+        }
+        #[cfg(feature = "remote")]
+        DispatchTensorKind::Remote(x) => {
+            let out = attached_on::<burn::backend::Remote>(x.autodiff(), out, again);
+            DispatchTensorKind::Remote(BackendTensor::Autodiff(out))
         }
         _ => unreachable!("x has a node"),
     };

@@ -62,7 +62,8 @@ pub(super) struct Args {
     /// In what precision the frozen towers of an imported model are kept.
     #[arg(long, value_enum, default_value_t = TowerDType::Stored)]
     dtype: TowerDType,
-    /// In what precision the model multiplies; bf16 is faster on processors with AVX-512 BF16.
+    /// In what precision the model multiplies; bf16 is faster on processors with AVX-512 BF16,
+    /// int8 on those with AVX-512 VNNI.
     #[arg(long, value_enum)]
     compute: Option<TowerProducts>,
     /// One JSON object.

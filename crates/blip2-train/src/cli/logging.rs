@@ -30,11 +30,16 @@ pub(super) fn install() {
             None => OptionalWriter::none(),
         })
         .with_filter(ours);
+    // A lost server is one line, not one for each tensor that was under way.
+    let warnings = Targets::new()
+        .with_default(LevelFilter::WARN)
+        .with_target("burn_remote::client", LevelFilter::OFF);
     let stderr = fmt::layer()
+        .with_ansi(false)
         .with_writer(std::io::stderr)
         .with_target(false)
         .without_time()
-        .with_filter(LevelFilter::WARN);
+        .with_filter(warnings);
     // Fails only if a test of this process has installed one.
     let _ = tracing_subscriber::registry()
         .with(file)

@@ -17,6 +17,8 @@ mod metrics;
 mod model;
 mod retrieval;
 mod score;
+#[cfg(feature = "remote")]
+mod serve_device;
 mod stage1;
 mod train;
 
@@ -25,17 +27,20 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use blip2::checkpoint::Progress;
+use burn::tensor::Device;
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::RunError;
+use crate::devices::Devices;
 
 /// Train, evaluate and run BLIP-2 image captioners.
 #[derive(Debug, Parser)]
 #[command(name = "blip2", version, about, long_about = None)]
 struct Cli {
-    /// Where to compute: BACKEND, BACKEND:INDEX or INDEX; without it the first device of the backend that
-    /// this binary was built for.
+    /// Where to compute: BACKEND, BACKEND:INDEX, INDEX, or ws://HOST:PORT of a `blip2 serve-device`; without
+    /// it the first device of the backend that this binary was built for. `train` takes several, with commas
+    /// between them.
     #[arg(long, global = true, value_name = "DEVICE")]
     device: Option<String>,
     /// Runs what is estimated not to fit in memory, too.
@@ -65,6 +70,14 @@ enum Command {
     Inspect(inspect::Args),
     /// The devices of this machine, by the words that --device takes.
     Devices,
+    /// Compute for other machines: they name this one with `--device ws://HOST:PORT`.
+    ///
+    /// Nothing that crosses the network is encrypted. Clients must show the secret in the environment
+    /// variable BLIP2_DEVICE_SECRET, if the server was started with one: that keeps strangers out of a
+    /// network that is trusted otherwise, and is no protection against whoever can read the traffic.
+    /// Across any other network, listen on 127.0.0.1 and use a tunnel: ssh -L 3000:127.0.0.1:3000 SERVER.
+    #[cfg(feature = "remote")]
+    ServeDevice(serve_device::Args),
     /// Write a built-in data set.
     #[command(subcommand)]
     Data(data::Command),
@@ -99,19 +112,31 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), RunError> {
     let ignore = cli.ignore_memory;
-    let device = || crate::device::parse(cli.device.as_deref());
+    let device = cli.device.as_deref();
     match cli.command {
-        Command::Train(args) => train::run(args, &device()?, ignore),
-        Command::Caption(args) => caption::run(args, &device()?, ignore),
-        Command::Evaluate(args) => evaluate::run(args, &device()?, ignore),
-        Command::Features(args) => features::run(args, &device()?),
-        Command::Match(args) => matching::run(args, &device()?),
+        Command::Train(args) => train::run(args, device, ignore),
+        Command::Caption(args) => on(device, |device| caption::run(args, device, ignore)),
+        Command::Evaluate(args) => on(device, |device| evaluate::run(args, device, ignore)),
+        Command::Features(args) => on(device, |device| features::run(args, device)),
+        Command::Match(args) => on(device, |device| matching::run(args, device)),
         Command::Score(args) => score::run(args),
-        Command::Convert(args) => convert::run(args, &device()?),
-        Command::Inspect(args) => inspect::run(args, &device()?),
+        Command::Convert(args) => on(device, |device| convert::run(args, device)),
+        Command::Inspect(args) => on(device, |device| inspect::run(args, device)),
         Command::Devices => devices::run(),
+        #[cfg(feature = "remote")]
+        Command::ServeDevice(args) => serve_device::run(&args, device),
         Command::Data(command) => data::run(command),
     }
+}
+
+/// Does `work` on the one device that `--device` names.
+fn on(
+    device: Option<&str>,
+    work: impl FnOnce(&Device) -> Result<(), RunError>,
+) -> Result<(), RunError> {
+    let devices = Devices::open(&device.map(Devices::words).unwrap_or_default())?;
+    let device = devices.only()?;
+    devices.guard(|| work(device))
 }
 
 /// A progress bar on stderr: drawn on a terminal, a line now and then in a pipe would only be noise.

@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
-
 use crate::RunError;
+use crate::devices::Devices;
 use crate::plan::{peak_memory, preflight};
+use crate::recipe::Recipe;
 use crate::recipe_file;
 use crate::run::{RunFolder, StopSignal};
-use crate::train::Start;
+use crate::train::{Start, on_devices};
 
 /// The config of a run without `--config`.
 const DEFAULT_CONFIG: &str = "configs/emoji-scenes.toml";
@@ -29,30 +29,41 @@ pub(super) struct Args {
     out: Option<PathBuf>,
 }
 
-pub(super) fn run(args: Args, device: &Device, ignore_memory: bool) -> Result<(), RunError> {
-    let (start, estimated) = match &args.resume {
+pub(super) fn run(args: Args, device: Option<&str>, ignore_memory: bool) -> Result<(), RunError> {
+    // The command line counts more than the recipe.
+    let open = |recipe: Recipe| -> Result<(Recipe, Devices, Option<usize>), RunError> {
+        let devices = match device {
+            Some(list) => Devices::open(&Devices::words(list))?,
+            None => Devices::open(&recipe.train.devices)?,
+        };
+        let recipe = on_devices(recipe, &devices)?;
+        let estimated = preflight::training(&recipe, devices.main(), ignore_memory)?;
+        Ok((recipe, devices, estimated))
+    };
+    let (start, devices, estimated) = match &args.resume {
         Some(folder) => {
             let start = Start::resume(folder)?;
-            let estimated = preflight::training(&start.recipe, device, ignore_memory)?;
-            (start, estimated)
+            let (_, devices, estimated) = open(start.recipe.clone())?;
+            (start, devices, estimated)
         }
         None => {
             let config = match args.config {
                 Some(config) => config,
                 None => default_config()?,
             };
-            let recipe = recipe_file::read(&config, &args.set)?.on(device)?;
-            let estimated = preflight::training(&recipe, device, ignore_memory)?;
+            let recipe = recipe_file::read(&config, &args.set)?;
+            let (recipe, devices, estimated) = open(recipe)?;
             let out = args.out.unwrap_or_else(|| {
                 let name = config.file_stem().unwrap_or_default().to_string_lossy();
                 RunFolder::free_name(&name)
             });
-            (Start::new_run(recipe, &out)?, estimated)
+            (Start::new_run(recipe, &out)?, devices, estimated)
         }
     };
     super::logging::to_run(&start.folder)?;
     let version = env!("CARGO_PKG_VERSION");
-    tracing::info!("blip2 {version} trains on {device:?}");
+    let words: Vec<&str> = devices.all().iter().map(|one| &*one.word).collect();
+    tracing::info!("blip2 {version} trains on {}", words.join(", "));
     eprintln!("run folder: {}", start.folder.path().display());
     if args.resume.is_some() {
         let from = match &start.resume {
@@ -63,7 +74,18 @@ pub(super) fn run(args: Args, device: &Device, ignore_memory: bool) -> Result<()
         tracing::info!("{from}");
     }
     let stop = StopSignal::install()?;
-    crate::train::run(start, device, &stop)?;
+    let folder = start.folder.clone();
+    let trained = devices.guard(|| crate::train::run(start, &devices, &stop));
+    trained.map_err(|error| match error {
+        RunError::Device { device, reason } => RunError::Device {
+            device,
+            reason: format!(
+                "{reason}; the checkpoints are kept, go on with: blip2 train --resume {}",
+                folder.path().display()
+            ),
+        },
+        error => error,
+    })?;
     if let (Some(estimated), Some(peak)) = (estimated, peak_memory()) {
         let mebibytes = |bytes: usize| bytes >> 20;
         eprintln!(

@@ -19,10 +19,10 @@ pub fn open(backend: &str, index: usize) -> Result<Device, RunError> {
             probe(backend, index, device)?;
             Ok(device.clone())
         }
-        None if devices.is_empty() => Err(RunError::Device(format!(
-            "there is no {backend} device on this machine: {}",
-            missing(backend)
-        ))),
+        None if devices.is_empty() => Err(RunError::Device {
+            device: format!("{backend}:{index}"),
+            reason: format!("there is none on this machine: {}", missing(backend)),
+        }),
         None => Err(RunError::Usage(format!(
             "--device {backend}:{index}: {backend} has {} here, numbered from 0; `blip2 devices` \
              lists them",
@@ -83,7 +83,7 @@ pub fn probe(backend: &str, index: usize, device: &Device) -> Result<(), RunErro
     }
     if backend == "vulkan" {
         let name = quietly(|| name(device)).map_err(|reason| failed(backend, &reason))?;
-        refuse_software(&name)?;
+        refuse_software(index, &name)?;
     }
     let two = quietly(|| {
         let one = Tensor::<1>::from_data([1.0f32], (device, DType::F32));
@@ -99,22 +99,25 @@ pub fn probe(backend: &str, index: usize, device: &Device) -> Result<(), RunErro
 
 /// Mesa's driver for processors ends the process (SIGSEGV as it compiles) where it meets CubeCL's matrix product
 /// in SPIR-V, which is what the backend `vulkan` hands it; `wgpu` hands it WGSL. Seen with Mesa 22.3 and 25.0.
-fn refuse_software(name: &str) -> Result<(), RunError> {
+fn refuse_software(index: usize, name: &str) -> Result<(), RunError> {
     match name.contains("llvmpipe") {
-        true => Err(RunError::Device(format!(
-            "vulkan finds no graphics card, only {name}, which crashes on CubeCL's SPIR-V: take \
-             `--backend flex`, or `--backend wgpu`, which goes by WGSL"
-        ))),
+        true => Err(RunError::Device {
+            device: format!("vulkan:{index}"),
+            reason: format!(
+                "it is no graphics card but {name}, which crashes on CubeCL's SPIR-V: take \
+                 `--backend flex`, or `--backend wgpu`, which goes by WGSL"
+            ),
+        }),
         false => Ok(()),
     }
 }
 
 fn failed(device: &str, reason: &str) -> RunError {
     let backend = device.split(':').next().unwrap_or(device);
-    RunError::Device(format!(
-        "{device} does not work: {reason}; {}",
-        missing(backend)
-    ))
+    RunError::Device {
+        device: device.into(),
+        reason: format!("it does not work: {reason}; {}", missing(backend)),
+    }
 }
 
 /// Runs `work`; a panic in it, on whatever thread, is an error of one line and writes nothing.
@@ -196,10 +199,10 @@ mod tests {
 
     #[test]
     fn a_driver_that_would_crash_is_refused() {
-        let error = refuse_software("llvmpipe (LLVM 15.0.6, 256 bits)").unwrap_err();
+        let error = refuse_software(0, "llvmpipe (LLVM 15.0.6, 256 bits)").unwrap_err();
         assert_eq!(error.exit_code(), 1);
         assert!(error.to_string().contains("--backend wgpu"), "{error}");
-        assert!(refuse_software("AMD Radeon 780M (RADV)").is_ok());
+        assert!(refuse_software(0, "AMD Radeon 780M (RADV)").is_ok());
     }
 
     #[test]

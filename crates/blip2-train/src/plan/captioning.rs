@@ -6,7 +6,7 @@ use super::dry_run::{Kernels, Tape, Tensor};
 use super::model::{Captioner, Walk};
 use super::parameters::Parameters;
 use super::towers::Keeping;
-use super::work::{After, Direction, F32, Layout, Operation, Part, Precision, Work};
+use super::work::{After, Direction, F32, Layout, Operation, Part, Precision, Product, Work};
 use super::workload::Captions;
 
 /// What captions of a batch need.
@@ -148,7 +148,7 @@ fn write(tape: &mut Tape, model: &Captioner, captions: &Captions, beams: usize, 
 fn logits(tape: &mut Tape, model: &Captioner, hidden: Tensor) {
     let (config, keeping) = &model.text;
     tape.part = Part::Head;
-    let product = Operation::Product {
+    let product = Operation::Product(Product {
         rows: hidden.rows,
         inner: hidden.width,
         columns: config.vocab_size,
@@ -156,7 +156,7 @@ fn logits(tape: &mut Tape, model: &Captioner, hidden: Tensor) {
         weight_bits: keeping.bits,
         layout: Layout::Transposed,
         after: After::Nothing,
-    };
+    });
     tape.does(Direction::Forward, product);
     let logits = tape.constant(hidden.rows, config.vocab_size);
     // Read back, then a softmax over them.

@@ -1,6 +1,6 @@
 //! Devices that a plan can be made for, by their makers' data sheets.
 
-use super::work::{Operation, Precision};
+use super::work::{Operation, Precision, Product};
 use crate::RunError;
 
 /// The part of the peak that products of matrices of these sizes reach; the rest goes into edges of
@@ -164,11 +164,11 @@ impl DataSheet {
     /// Seconds that the arithmetic of an operation takes.
     pub fn compute_seconds(&self, operation: &Operation) -> f64 {
         let (tflops, part) = match operation {
-            Operation::Product {
+            Operation::Product(Product {
                 precision: Precision::Bf16,
                 ..
-            } => (self.bf16_tflops, OF_PEAK),
-            Operation::Attention { .. } => (self.f32_tflops, OF_PEAK_IN_ATTENTION),
+            }) => (self.bf16_tflops, OF_PEAK),
+            Operation::Attention(_) => (self.f32_tflops, OF_PEAK_IN_ATTENTION),
             _ => (self.f32_tflops, OF_PEAK),
         };
         operation.flops() / (tflops * 1e12 * part)
@@ -209,14 +209,16 @@ mod tests {
     #[test]
     fn an_operation_takes_the_longer_of_arithmetic_and_memory() {
         let sheet = data_sheet("a100-40").unwrap();
-        let product = |rows| Operation::Product {
-            rows,
-            inner: 4096,
-            columns: 4096,
-            precision: Precision::F32,
-            weight_bits: 32,
-            layout: Layout::Plain,
-            after: After::Nothing,
+        let product = |rows| {
+            Operation::Product(Product {
+                rows,
+                inner: 4096,
+                columns: 4096,
+                precision: Precision::F32,
+                weight_bits: 32,
+                layout: Layout::Plain,
+                after: After::Nothing,
+            })
         };
         // One row reads the whole weight for two operations a number.
         let (one, many) = (product(1), product(4096));

@@ -56,6 +56,16 @@ impl fmt::Display for Shortage {
     }
 }
 
+impl Shortage {
+    /// Refuses, unless it is within the margin or to be ignored.
+    fn check(self, ignore: bool) -> Result<(), RunError> {
+        match short(&self.need, self.free) && !ignore {
+            true => Err(RunError::Memory(Box::new(self))),
+            false => Ok(()),
+        }
+    }
+}
+
 fn short(need: &Need, free: usize) -> bool {
     need.bytes as f64 > MARGIN * free as f64
 }
@@ -103,15 +113,14 @@ pub fn training(recipe: &Recipe, device: &Device, ignore: bool) -> Result<Option
         "out of memory in a run that was estimated to need {}; {field} = {guess} would fit",
         words(need.bytes)
     ));
-    match short(&need, free) && !ignore {
-        true => Err(RunError::Memory(Box::new(Shortage {
-            need,
-            free,
-            field,
-            fits,
-        }))),
-        false => Ok(Some(estimated)),
-    }
+    let shortage = Shortage {
+        need,
+        free,
+        field,
+        fits,
+    };
+    shortage.check(ignore)?;
+    Ok(Some(estimated))
 }
 
 fn fitting(workload: &Workload, phase: Phase, free: usize) -> Option<usize> {
@@ -206,13 +215,11 @@ fn fits_or(
         words(all.bytes),
         (batch / 2).clamp(1, fits.unwrap_or(1).max(1))
     ));
-    match short(&all, free) && !ignore {
-        true => Err(RunError::Memory(Box::new(Shortage {
-            need: all,
-            free,
-            field,
-            fits,
-        }))),
-        false => Ok(()),
-    }
+    let shortage = Shortage {
+        need: all,
+        free,
+        field,
+        fits,
+    };
+    shortage.check(ignore)
 }

@@ -8,7 +8,7 @@ use burn::module::Param;
 use burn::nn::Linear;
 use burn::tensor::{Device, FloatDType, Tensor};
 
-use super::work::{After, F32, Layout, Operation, Precision};
+use super::work::{After, Attention, F32, Layout, Operation, Precision, Product};
 
 /// The most that one try of an operation computes; larger ones are cut, for their speed is the same.
 const FLOPS: f64 = 4e8;
@@ -43,18 +43,17 @@ impl Speed {
     pub fn measure(device: &Device, operations: &BTreeMap<Operation, usize>) -> Self {
         let started = Instant::now();
         let device = &device.clone().inner();
-        let large = |precision| Operation::Product {
-            rows: 512,
-            inner: 640,
-            columns: 640,
-            precision,
-            weight_bits: 32,
-            layout: Layout::Plain,
-            after: After::Nothing,
-        };
         let rate = |precision| {
-            let operation = large(precision);
-            operation.flops() / once(&operation, device)
+            let large = Product {
+                rows: 512,
+                inner: 640,
+                columns: 640,
+                precision,
+                weight_bits: 32,
+                layout: Layout::Plain,
+                after: After::Nothing,
+            };
+            large.flops() / once(&Operation::Product(large), device)
         };
         let mut speed = Self {
             seconds: HashMap::new(),
@@ -88,10 +87,10 @@ impl Speed {
     /// By arithmetic alone.
     pub fn compute_seconds(&self, operation: &Operation) -> f64 {
         let rate = match operation {
-            Operation::Product {
+            Operation::Product(Product {
                 precision: Precision::Bf16,
                 ..
-            } => self.bf16_flops,
+            }) => self.bf16_flops,
             _ => self.f32_flops,
         };
         operation.flops() / rate
@@ -126,22 +125,15 @@ fn ones<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
 /// Seconds of one operation, or of a part of it, scaled up.
 fn once(operation: &Operation, device: &Device) -> f64 {
     match *operation {
-        Operation::Product { .. } => {
-            let cut = cut(operation);
-            operation.flops() / cut.flops() * product(&cut, device)
+        Operation::Product(whole) => {
+            let cut = cut(&whole);
+            whole.flops() / cut.flops() * product(&cut, device)
         }
-        Operation::Attention {
-            batch,
-            heads,
-            queries,
-            keys,
-            head_dim,
-            backward,
-        } => {
-            let fitting = FLOPS / 2.0 * batch as f64 / operation.flops();
-            let fewer = (fitting as usize).clamp(1, batch);
-            let seconds = attends(fewer, heads, [queries, keys], head_dim, backward, device);
-            seconds * batch as f64 / fewer as f64
+        Operation::Attention(whole) => {
+            let fitting = FLOPS / 2.0 * whole.batch as f64 / whole.flops();
+            let batch = (fitting as usize).clamp(1, whole.batch);
+            let seconds = attends(&Attention { batch, ..whole }, device);
+            seconds * whole.batch as f64 / batch as f64
         }
         Operation::Pass { bytes } => {
             let fewer = bytes.min(BYTES);
@@ -179,34 +171,19 @@ fn once(operation: &Operation, device: &Device) -> f64 {
 const WIDTH: usize = 512;
 
 /// A product of fewer rows and columns, if it is large.
-fn cut(operation: &Operation) -> Operation {
-    let Operation::Product {
-        rows,
-        inner,
-        columns,
-        precision,
-        weight_bits,
-        layout,
-        after,
-    } = *operation
-    else {
-        return *operation;
-    };
-    let columns = columns.min((NUMBERS / inner).max(64));
+fn cut(product: &Product) -> Product {
+    let inner = product.inner;
+    let columns = product.columns.min((NUMBERS / inner).max(64));
     let fitting = FLOPS / (2.0 * inner as f64 * columns as f64);
-    Operation::Product {
-        rows: rows.min((fitting as usize).max(64)),
-        inner,
+    Product {
+        rows: product.rows.min((fitting as usize).max(64)),
         columns,
-        precision,
-        weight_bits,
-        layout,
-        after,
+        ..*product
     }
 }
 
-fn product(operation: &Operation, device: &Device) -> f64 {
-    let &Operation::Product {
+fn product(product: &Product, device: &Device) -> f64 {
+    let &Product {
         rows,
         inner,
         columns,
@@ -214,10 +191,7 @@ fn product(operation: &Operation, device: &Device) -> f64 {
         weight_bits,
         layout,
         after,
-    } = operation
-    else {
-        return 0.0;
-    };
+    } = product;
     let kept = |weight: Tensor<2>| match weight_bits {
         // Eight bits are widened much as sixteen are.
         0..32 => weight.cast(FloatDType::BF16),
@@ -247,14 +221,15 @@ fn product(operation: &Operation, device: &Device) -> f64 {
     products.during(|| fastest(|| drop(linear(x.clone(), &layer, activation))))
 }
 
-fn attends(
-    batch: usize,
-    heads: usize,
-    [queries, keys]: [usize; 2],
-    head_dim: usize,
-    backward: bool,
-    device: &Device,
-) -> f64 {
+fn attends(shape: &Attention, device: &Device) -> f64 {
+    let &Attention {
+        batch,
+        heads,
+        queries,
+        keys,
+        head_dim,
+        backward,
+    } = shape;
     let width = heads * head_dim;
     let (query, key) = (
         ones([batch, queries, width], device),

@@ -225,7 +225,7 @@ fn backward_of_a_frozen_language_model_costs_its_products_once_more() {
     let workload = Workload::new(&recipe, false).unwrap();
     let products = |step: &Step, direction| {
         let of_text = step.tape.work().iter().filter(|(work, _)| {
-            let product = matches!(work.operation, Operation::Product { .. });
+            let product = matches!(work.operation, Operation::Product(_));
             work.part == Part::TextBackbone && work.direction == direction && product
         });
         of_text

@@ -89,41 +89,79 @@ pub enum After {
     Relu,
 }
 
+/// A product of matrices: `[rows, inner]` and `[inner, columns]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Product {
+    /// Of the result.
+    pub rows: usize,
+    /// Summed over.
+    pub inner: usize,
+    /// Of the result.
+    pub columns: usize,
+    /// Of the numbers.
+    pub precision: Precision,
+    /// Bits of a number of the weight.
+    pub weight_bits: usize,
+    /// Which side is transposed.
+    pub layout: Layout,
+    /// What is done to it.
+    pub after: After,
+}
+
+impl Product {
+    /// Floating-point operations; a multiplication and an addition are two.
+    pub fn flops(&self) -> f64 {
+        2.0 * self.rows as f64 * self.inner as f64 * self.columns as f64
+    }
+
+    fn bytes(&self) -> f64 {
+        let numbers = self.rows * self.inner + self.rows * self.columns;
+        let weight = self.inner as f64 * self.columns as f64 * self.weight_bits as f64 / 8.0;
+        (numbers * F32) as f64 + weight
+    }
+}
+
+/// Softmax attention of `queries` to `keys`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Attention {
+    /// Rows of the batch.
+    pub batch: usize,
+    /// Heads.
+    pub heads: usize,
+    /// Tokens that look.
+    pub queries: usize,
+    /// Tokens that are looked at.
+    pub keys: usize,
+    /// Channels of a head.
+    pub head_dim: usize,
+    /// Whether it is the gradient, which makes the weights again.
+    pub backward: bool,
+}
+
+impl Attention {
+    /// As [`Product::flops`].
+    pub fn flops(&self) -> f64 {
+        // Scores and their use; backward makes scores again and four gradients.
+        let products = if self.backward { 5.0 } else { 2.0 };
+        let looks = self.batch as f64 * self.heads as f64;
+        let pairs = looks * self.queries as f64 * self.keys as f64;
+        products * 2.0 * pairs * self.head_dim as f64
+    }
+
+    fn bytes(&self) -> f64 {
+        let channels = self.batch * self.heads * self.head_dim;
+        let once = channels * (2 * self.queries + 2 * self.keys) * F32;
+        (if self.backward { 2 * once } else { once }) as f64
+    }
+}
+
 /// One operation of the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operation {
-    /// A product of matrices: `[rows, inner]` and `[inner, columns]`.
-    Product {
-        /// Of the result.
-        rows: usize,
-        /// Summed over.
-        inner: usize,
-        /// Of the result.
-        columns: usize,
-        /// Of the numbers.
-        precision: Precision,
-        /// Bits of a number of the weight.
-        weight_bits: usize,
-        /// Which side is transposed.
-        layout: Layout,
-        /// What is done to it.
-        after: After,
-    },
-    /// Softmax attention of `queries` to `keys`.
-    Attention {
-        /// Rows of the batch.
-        batch: usize,
-        /// Heads.
-        heads: usize,
-        /// Tokens that look.
-        queries: usize,
-        /// Tokens that are looked at.
-        keys: usize,
-        /// Channels of a head.
-        head_dim: usize,
-        /// Whether it is the gradient, which makes the weights again.
-        backward: bool,
-    },
+    /// A product of matrices.
+    Product(Product),
+    /// Attention.
+    Attention(Attention),
     /// A pass over numbers: norms, sums, copies.
     Pass {
         /// Read and written.
@@ -139,26 +177,9 @@ pub enum Operation {
 impl Operation {
     /// Floating-point operations; a multiplication and an addition are two.
     pub fn flops(&self) -> f64 {
-        match *self {
-            Self::Product {
-                rows,
-                inner,
-                columns,
-                ..
-            } => 2.0 * rows as f64 * inner as f64 * columns as f64,
-            Self::Attention {
-                batch,
-                heads,
-                queries,
-                keys,
-                head_dim,
-                backward,
-            } => {
-                // Scores and their use; backward makes scores again and four gradients.
-                let products = if backward { 5.0 } else { 2.0 };
-                let pairs = batch as f64 * heads as f64 * queries as f64 * keys as f64;
-                products * 2.0 * pairs * head_dim as f64
-            }
+        match self {
+            Self::Product(product) => product.flops(),
+            Self::Attention(attention) => attention.flops(),
             // Counted by what they move.
             Self::Pass { .. } | Self::Update { .. } => 0.0,
         }
@@ -166,29 +187,10 @@ impl Operation {
 
     /// Bytes between the device's memory and its processor, if nothing stays in a cache.
     pub fn bytes(&self) -> f64 {
-        match *self {
-            Self::Product {
-                rows,
-                inner,
-                columns,
-                weight_bits,
-                ..
-            } => {
-                let numbers = rows * inner + rows * columns;
-                (numbers * F32) as f64 + inner as f64 * columns as f64 * weight_bits as f64 / 8.0
-            }
-            Self::Attention {
-                batch,
-                heads,
-                queries,
-                keys,
-                head_dim,
-                backward,
-            } => {
-                let once = batch * heads * head_dim * (2 * queries + 2 * keys) * F32;
-                (if backward { 2 * once } else { once }) as f64
-            }
-            Self::Pass { bytes } => bytes as f64,
+        match self {
+            Self::Product(product) => product.bytes(),
+            Self::Attention(attention) => attention.bytes(),
+            Self::Pass { bytes } => *bytes as f64,
             // Weight and two moments read and written, the gradient read.
             Self::Update { numbers } => (7 * F32 * numbers) as f64,
         }
@@ -212,7 +214,7 @@ mod tests {
 
     #[test]
     fn products_and_attentions_are_counted_as_by_hand() {
-        let product = Operation::Product {
+        let product = Product {
             rows: 3,
             inner: 4,
             columns: 5,
@@ -223,7 +225,7 @@ mod tests {
         };
         assert_eq!(product.flops(), 2.0 * 60.0);
         assert_eq!(product.bytes(), (4 * (12 + 15) + 2 * 20) as f64);
-        let attention = |backward| Operation::Attention {
+        let attention = |backward| Attention {
             batch: 2,
             heads: 3,
             queries: 5,

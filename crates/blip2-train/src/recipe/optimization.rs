@@ -73,6 +73,10 @@ pub struct TrainConfig {
     pub epochs: usize,
     /// Images (or documents) a batch.
     pub batch_size: usize,
+    /// Where it trains, as `--device` names it; several share each batch. Without any, the device that
+    /// the command line names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<String>,
     /// Leaves out the last batch of an epoch if it is not full.
     #[serde(default)]
     pub drop_last: bool,

@@ -27,17 +27,22 @@ impl<M: Module> Average<M> {
 
     /// `average = decay × average + (1 − decay) × weight`, for every weight of `model`.
     pub fn update(&mut self, model: &M) {
-        let mut weights = Collect(GradientsParams::new());
-        model.visit(&mut weights);
         let mut blend = Blend {
             decay: self.decay,
-            weights: weights.0,
+            weights: weights(model),
         };
         self.model = self.model.clone().map(&mut blend);
     }
 }
 
-/// Weights by parameter; Burn's container for gradients is one for tensors of any rank.
+/// The weights of `model` by parameter, on the plain device; Burn's container for gradients is one for
+/// tensors of any rank.
+pub(super) fn weights<M: Module>(model: &M) -> GradientsParams {
+    let mut weights = Collect(GradientsParams::new());
+    model.visit(&mut weights);
+    weights.0
+}
+
 struct Collect(GradientsParams);
 
 impl ModuleVisitor for Collect {

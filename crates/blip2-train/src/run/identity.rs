@@ -9,11 +9,12 @@ use crate::recipe::Recipe;
 use crate::recipe_file::PATH_KEYS;
 
 /// Fields that change no weight: how fast, how often, what is kept and what is looked at.
-const FREE: [&str; 8] = [
+const FREE: [&str; 9] = [
     "data.num_workers",
     "data.test",
     "evaluation",
     "train.checkpoint_every",
+    "train.devices",
     "train.keep_best",
     "train.keep_last",
     "train.max_non_finite",

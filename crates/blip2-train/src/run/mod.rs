@@ -3,9 +3,11 @@
 mod average;
 mod capture;
 pub mod checkpoint;
+mod copies;
 mod events;
 mod finite;
 mod folder;
+mod host;
 mod identity;
 mod interrupt;
 mod metrics;

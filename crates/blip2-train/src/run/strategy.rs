@@ -11,7 +11,6 @@ use std::time::Instant;
 use blip2_data::loader::{BatchSource, Position, PrefetchLoader};
 use burn::data::dataloader::{DataLoader, Progress};
 use burn::optim::{GradientsAccumulator, GradientsParams};
-use burn::tensor::Device;
 use burn_train::metric::store::EventStoreClient;
 use burn_train::{
     EventProcessorTraining, Learner, LearnerEvent, SupervisedLearningStrategy,
@@ -20,9 +19,11 @@ use burn_train::{
 
 use super::capture::Capture;
 use super::checkpoint::{self, State};
+use super::copies::{Copies, Draw, Trained};
 use super::events::EventFile;
 use super::{Average, MetricsFile, Record, RunFolder, StopSignal, Watch, finite};
 use crate::RunError;
+use crate::devices::Devices;
 use crate::optim::{clip_grads, grad_norm, scale_grads};
 use crate::recipe::Recipe;
 use crate::tasks::{StepOutput, Task};
@@ -37,14 +38,14 @@ pub struct Outcome {
 }
 
 /// The loop of one run.
-pub struct TrainLoop<T: Task, S: BatchSource<Batch = T::Batch>> {
+pub struct TrainLoop<T: Task, S: BatchSource<Batch = Vec<T::Batch>>> {
     /// The run's folder.
     pub folder: RunFolder,
     /// The recipe.
     pub recipe: Recipe,
     /// Where the model trains.
-    pub device: Device,
-    /// The train split; the same loader that the learner was given.
+    pub devices: Devices,
+    /// The train split, each batch with a part for each device.
     pub train: PrefetchLoader<S>,
     /// Where to start.
     pub start: State,
@@ -68,9 +69,10 @@ struct Step {
 }
 
 /// What one `fit` carries from step to step.
-pub(super) struct Fit<'a, T: Task, S: BatchSource<Batch = T::Batch>> {
+pub(super) struct Fit<'a, T: Task, S: BatchSource<Batch = Vec<T::Batch>>> {
     pub run: &'a TrainLoop<T, S>,
     pub learner: Learner<T>,
+    copies: Copies<T>,
     pub average: Option<Average<T>>,
     pub events: SupervisedTrainingEventProcessor<T>,
     pub store: std::sync::Arc<EventStoreClient>,
@@ -82,7 +84,7 @@ pub(super) struct Fit<'a, T: Task, S: BatchSource<Batch = T::Batch>> {
 impl<T, S> SupervisedLearningStrategy<T> for TrainLoop<T, S>
 where
     T: Task,
-    S: BatchSource<Batch = T::Batch>,
+    S: BatchSource<Batch = Vec<T::Batch>>,
 {
     fn fit(
         &self,
@@ -97,6 +99,7 @@ where
             Ok(metrics) => {
                 let mut fit = Fit {
                     run: self,
+                    copies: Copies::none(&self.devices),
                     learner,
                     average: self.average.clone(),
                     events: components.event_processor,
@@ -105,13 +108,14 @@ where
                     metrics,
                     state: self.start.clone(),
                 };
-                let result = fit.epochs(&valid, &|| {
+                let should_stop = || {
                     if interrupter.should_stop() {
                         // The dashboard's own way to stop.
                         self.stop.request();
                     }
                     self.stop.requested()
-                });
+                };
+                let result = self.devices.guard(|| fit.epochs(&valid, &should_stop));
                 let result = result.map(|interrupted| Outcome {
                     state: fit.state,
                     interrupted,
@@ -131,7 +135,7 @@ where
     }
 }
 
-impl<T: Task, S: BatchSource<Batch = T::Batch>> TrainLoop<T, S> {
+impl<T: Task, S: BatchSource<Batch = Vec<T::Batch>>> TrainLoop<T, S> {
     fn open_metrics(&self) -> Result<MetricsFile, RunError> {
         let metrics = MetricsFile::open(&self.folder.metrics(), self.start.metrics_lines)?;
         if !self.recipe.train.tensorboard {
@@ -146,7 +150,7 @@ impl<T: Task, S: BatchSource<Batch = T::Batch>> TrainLoop<T, S> {
 impl<T, S> Fit<'_, T, S>
 where
     T: Task,
-    S: BatchSource<Batch = T::Batch>,
+    S: BatchSource<Batch = Vec<T::Batch>>,
 {
     /// Trains to the last epoch; true if it was asked to stop before.
     fn epochs(
@@ -154,6 +158,7 @@ where
         valid: &ValidLoader<T>,
         should_stop: &dyn Fn() -> bool,
     ) -> Result<bool, RunError> {
+        self.copies.copy(&self.learner.model());
         for epoch in self.state.epoch..=self.run.recipe.train.epochs {
             self.train_event(LearnerEvent::StartSplit {
                 epoch_number: epoch,
@@ -211,31 +216,27 @@ where
         let mut broken: Option<String> = None;
         let mut started = Instant::now();
         while self.state.batch < total {
-            if pending.is_empty() {
-                if should_stop() {
-                    return Ok(true);
-                }
-                // Dropout depends on (seed, step) alone, so a resumed run draws the same.
-                run.device.seed(mix(run.recipe.seed, self.state.step));
+            if pending.is_empty() && should_stop() {
+                return Ok(true);
             }
             let Some(batch) = batches.next() else { break };
             let batch = batch.map_err(|error| RunError::Training(error.to_string()))?;
             let model = self.learner.model();
-            let output = model
-                .train_batch(batch.clone())
-                .map_err(|error| RunError::Training(error.to_string()))?;
-            if !output.item.loss.is_finite() && broken.is_none() {
-                // The same dropout once more.
-                run.device.seed(mix(run.recipe.seed, self.state.step));
-                broken = Some(first_tensor(&model, batch));
-            }
-            pending.push(output.item);
+            let draw = Draw {
+                seed: run.recipe.seed,
+                step: self.state.step,
+                batch: pending.len(),
+            };
+            let trained = self.copies.train_batch(&model, batch, draw)?;
+            let Trained { output, grads, .. } = trained;
+            broken = broken.or(trained.broken);
+            pending.push(output);
             self.state.batch += 1;
             let due = pending.len() == config.accumulation || self.state.batch == total;
             let grads = if config.accumulation == 1 {
-                output.grads
+                grads
             } else {
-                accumulator.accumulate(&model, output.grads);
+                accumulator.accumulate(&model, grads);
                 if !due {
                     continue;
                 }
@@ -279,6 +280,7 @@ where
             let max_norm = recipe.optimizer.clip_grad_norm;
             self.learner
                 .optimizer_step(clip_grads(model, grads, norm, max_norm));
+            self.copies.follow(&self.learner.model())?;
             self.state.non_finite = 0;
             if let Some(average) = &mut self.average {
                 average.update(&self.learner.model());
@@ -397,20 +399,4 @@ pub(super) fn mean_parts(outputs: &[StepOutput]) -> BTreeMap<String, f64> {
         }
     }
     means
-}
-
-/// The first tensor of a step that is not finite: a weight, or what `model` makes of `batch`.
-fn first_tensor<T: Task>(model: &T, batch: T::Batch) -> String {
-    finite::first_weight(model)
-        .map(|path| format!("weight {path}"))
-        .or_else(|| model.first_non_finite(batch))
-        .unwrap_or_else(|| "loss".into())
-}
-
-/// One seed out of two numbers (the finalizer of SplitMix64).
-fn mix(seed: u64, step: usize) -> u64 {
-    let mut mixed = seed ^ (step as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
 }

@@ -14,7 +14,7 @@ use crate::tasks::{StepOutput, Task};
 impl<T, S> Fit<'_, T, S>
 where
     T: Task,
-    S: BatchSource<Batch = T::Batch>,
+    S: BatchSource<Batch = Vec<T::Batch>>,
 {
     /// The model that is judged: the average of the weights, if there is one.
     fn evaluated(&self) -> T {

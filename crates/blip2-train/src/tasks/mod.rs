@@ -8,6 +8,7 @@ mod stage1;
 
 use blip2::Blip2Error;
 use blip2_data::DataError;
+use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use burn_train::{InferenceStep, LearnerModel, TrainOutput, TrainStep};
 
@@ -28,6 +29,17 @@ pub struct TaskLoss {
     pub accuracy: Option<f64>,
     /// What `loss` is the sum of, by name, where it is a sum.
     pub parts: Vec<(&'static str, Tensor<1>)>,
+}
+
+/// A forward and backward pass that the device may still be busy with.
+#[derive(Debug)]
+pub struct Started {
+    /// By parameter.
+    pub grads: GradientsParams,
+    /// The loss.
+    pub loss: TaskLoss,
+    /// Images or documents.
+    pub items: usize,
 }
 
 /// Why a step failed.
@@ -80,14 +92,23 @@ pub trait Task:
     ///
     /// As [`task_loss`](Self::task_loss).
     fn train_batch(&self, batch: Self::Batch) -> Result<TrainOutput<StepOutput>, TaskError> {
+        let started = self.start_batch(batch)?;
+        Ok(TrainOutput {
+            grads: started.grads,
+            item: StepOutput::new(started.loss, started.items),
+        })
+    }
+
+    /// As [`train_batch`](Self::train_batch), without waiting for the device.
+    ///
+    /// # Errors
+    ///
+    /// As [`task_loss`](Self::task_loss).
+    fn start_batch(&self, batch: Self::Batch) -> Result<Started, TaskError> {
         let items = Self::batch_len(&batch);
         let loss = self.task_loss(batch)?;
-        let gradients = loss.loss.backward();
-        Ok(TrainOutput::new(
-            self,
-            gradients,
-            StepOutput::new(loss, items),
-        ))
+        let grads = GradientsParams::from_grads(loss.loss.backward(), self);
+        Ok(Started { grads, loss, items })
     }
 
     /// Forward pass alone.

@@ -29,6 +29,30 @@ pub struct StepOutput {
 }
 
 impl StepOutput {
+    /// The numbers of a batch, from those of its parts.
+    pub fn of_parts(mut parts: Vec<Self>) -> Self {
+        if parts.len() == 1 {
+            return parts.remove(0);
+        }
+        let count: usize = parts.iter().map(|part| part.count).sum();
+        let mean = |value: &dyn Fn(&Self) -> f64| {
+            let weighted = parts.iter().map(|part| value(part) * part.count as f64);
+            weighted.sum::<f64>() / count.max(1) as f64
+        };
+        let known = parts.iter().all(|part| part.accuracy.is_some());
+        let names = parts.first().map_or(&[][..], |part| &part.parts);
+        Self {
+            loss: mean(&|part| part.loss),
+            count,
+            items: parts.iter().map(|part| part.items).sum(),
+            accuracy: known.then(|| mean(&|part| part.accuracy.unwrap_or(0.0))),
+            parts: (0..names.len())
+                .map(|index| (names[index].0, mean(&|part| part.parts[index].1)))
+                .collect(),
+            score: None,
+        }
+    }
+
     /// Reads the loss back; waits for the device.
     pub fn new(loss: TaskLoss, items: usize) -> Self {
         let read = |loss: Tensor<1>| f64::from(loss.into_scalar::<f32>());

@@ -15,6 +15,7 @@ use burn::tensor::Device;
 use super::{Start, Training, fit};
 use crate::RunError;
 use crate::data::{captions_sha256, read_split};
+use crate::devices::Devices;
 use crate::hash::file_sha256;
 use crate::recipe::Recipe;
 use crate::run::checkpoint::State;
@@ -26,9 +27,10 @@ const EXPORT_DTYPE: WeightsDType = WeightsDType::F16;
 
 pub(super) fn language_model(
     start: Start,
-    device: &Device,
+    devices: &Devices,
     stop: &StopSignal,
 ) -> Result<(), RunError> {
+    let device = devices.main();
     let recipe = &start.recipe;
     let Some(config) = &recipe.language_model else {
         return Err(RunError::Usage("the recipe has no language_model".into()));
@@ -66,7 +68,7 @@ pub(super) fn language_model(
             .map_err(blip2::Blip2Error::from)?,
     };
     let loaders = loaders(recipe, train, valid, device);
-    let task = train_alone(&start, task, loaders, state, &autodiff, stop)?;
+    let task = train_alone(&start, task, loaders, state, devices, stop)?;
     save_opt(&architecture, &task.model, &config.export, EXPORT_DTYPE)?;
     tokenizer.save(&config.export)?;
     done(&start, &config.export);
@@ -75,9 +77,10 @@ pub(super) fn language_model(
 
 pub(super) fn patch_classification(
     start: Start,
-    device: &Device,
+    devices: &Devices,
     stop: &StopSignal,
 ) -> Result<(), RunError> {
+    let device = devices.main();
     let recipe = &start.recipe;
     let Some(config) = &recipe.patch_classification else {
         return Err(RunError::Usage(
@@ -118,7 +121,7 @@ pub(super) fn patch_classification(
         .map_err(blip2::Blip2Error::from)?;
     let task = PatchTask::new(encoder, categories, &autodiff);
     let loaders = loaders(recipe, source(train), source(valid), device);
-    let task = train_alone(&start, task, loaders, state, &autodiff, stop)?;
+    let task = train_alone(&start, task, loaders, state, devices, stop)?;
     save_vision(
         &config.architecture,
         &task.model,
@@ -155,7 +158,7 @@ fn train_alone<T, S, V>(
     task: T,
     (train, valid): (PrefetchLoader<S>, PrefetchLoader<V>),
     state: State,
-    device: &Device,
+    devices: &Devices,
     stop: &StopSignal,
 ) -> Result<T, RunError>
 where
@@ -170,7 +173,7 @@ where
         watch: None,
         state,
     };
-    fit(start, training, device, stop)?;
+    fit(start, training, devices, stop)?;
     checkpoint::best(&start.folder)?.load_into(task)
 }
 

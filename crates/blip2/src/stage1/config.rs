@@ -130,9 +130,9 @@ impl Blip2QformerConfig {
     pub fn resolved(&self, device: &Device) -> Result<Self, Blip2Error> {
         self.validate()?;
         let mut resolved = self.clone();
-        if let Some(precision) = resolved.precision.take() {
-            precision.apply(&mut resolved.vision_backbone, device);
-        }
+        let precision = resolved.precision.take();
+        let vision = &mut resolved.vision_backbone;
+        TowersPrecision::resolve(precision, vision, device, "stage1.vision_backbone")?;
         Ok(resolved)
     }
 }

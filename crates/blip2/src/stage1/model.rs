@@ -140,7 +140,7 @@ impl Blip2QformerConfig {
     pub fn init(&self, device: &Device) -> Result<Blip2Qformer, Blip2Error> {
         let vision = self.resolved(device)?.vision_backbone;
         let compute = vision.compute;
-        let (vision_config, vision) = vision_tower(&vision, "stage1.vision_backbone", device)?;
+        let (vision_config, vision) = vision_tower(&vision, device)?;
         let architecture = Stage1Architecture {
             vision: vision_config,
             ln_vision_eps: self.ln_vision_eps,
@@ -195,17 +195,11 @@ impl Blip2Qformer {
     ///   `image_embeds`, which are returned as they are
     /// - returns: `[batch, image_tokens, vision_width]`
     pub fn image_embeds(&self, images: impl Into<ImageInput>) -> Tensor<3> {
-        let (products, encoder) = (self.compute.products(), self.vision_backbone.get());
-        match images.into() {
-            // Pixels are constants wherever they come from.
-            ImageInput::Pixels(images) => {
-                products.during(|| match self.settings.recompute_vision_backbone {
-                    true => encoder.forward_recomputed(images.inner()),
-                    false => encoder.forward(images.inner()),
-                })
-            }
-            ImageInput::Embeds(image_embeds) => image_embeds,
-        }
+        self.vision_backbone.image_embeds(
+            images.into(),
+            self.compute,
+            self.settings.recompute_vision_backbone,
+        )
     }
 
     /// What the Q-Former reads of the images: their embeddings, normed.

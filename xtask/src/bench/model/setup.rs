@@ -48,7 +48,7 @@ impl Setup {
                 "there is no shape `{shape}`; known are small and base"
             ));
         }
-        let blip2 = build_blip2(backend)?;
+        let blip2 = build_blip2(backend, false)?;
         let worker = build_worker(backend)?;
         let model = make_model(&blip2, &config, shape)?;
         let images = make_images()?;

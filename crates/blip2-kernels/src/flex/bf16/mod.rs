@@ -20,15 +20,12 @@ pub use self::pack::Right;
 use self::pack::{Left, Numbers};
 pub use self::tile::Output;
 use super::matrix::{Matrix, Threads};
-use super::tiles::{VECTORS, share, vectors};
+use super::tiles::{self, VECTORS, share, vectors};
 use super::weights::Weights;
 
 /// Whether this processor multiplies bfloat16.
 pub fn available() -> bool {
-    std::arch::is_x86_feature_detected!("avx512f")
-        && std::arch::is_x86_feature_detected!("avx512bw")
-        && std::arch::is_x86_feature_detected!("avx512vl")
-        && std::arch::is_x86_feature_detected!("avx512bf16")
+    tiles::available() && std::arch::is_x86_feature_detected!("avx512bf16")
 }
 
 /// `x · weight`: rows of `inputs` numbers and `[inputs, outputs]`. Only where [`available`].

@@ -17,15 +17,12 @@ use std::cell::RefCell;
 
 use self::pack::{Left, Panel};
 use super::matrix::Threads;
-use super::tiles::{VECTORS, share, vectors};
+use super::tiles::{self, VECTORS, share, vectors};
 use super::weights::Weights;
 
 /// Whether this processor multiplies numbers of eight bits.
 pub fn available() -> bool {
-    std::arch::is_x86_feature_detected!("avx512f")
-        && std::arch::is_x86_feature_detected!("avx512bw")
-        && std::arch::is_x86_feature_detected!("avx512vl")
-        && std::arch::is_x86_feature_detected!("avx512vnni")
+    tiles::available() && std::arch::is_x86_feature_detected!("avx512vnni")
 }
 
 /// `x · weight`: rows of `inputs` numbers and `[inputs, outputs]`. A row or column with a number that is not

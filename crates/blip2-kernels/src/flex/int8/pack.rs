@@ -193,12 +193,14 @@ impl Panel {
         let len = (outputs - first).min(width);
         let mut room = Vec::new();
         let mut largest = [_mm512_setzero_si512(); VECTORS];
-        self.wide.clear();
+        // What is there already is written over.
         self.wide
             .resize(inputs.next_multiple_of(NUMBERS) * width, 0.0);
+        self.wide[inputs * width..].fill(0.0);
         for (input, line) in self.wide.chunks_exact_mut(width).take(inputs).enumerate() {
             let start = input * outputs + first;
             line[..len].copy_from_slice(weight.widened(start..start + len, &mut room));
+            line[len..].fill(0.0);
             for (largest, numbers) in largest.iter_mut().zip(line.chunks_exact(LANES)) {
                 *largest = _mm512_max_epu32(*largest, sizes(load(numbers)));
             }

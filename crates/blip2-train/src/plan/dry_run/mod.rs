@@ -8,7 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
-use crate::plan::work::{After, Direction, F32, Layout, Operation, Part, Precision, Work};
+use crate::plan::work::{
+    After, Attention, Direction, F32, Layout, Operation, Part, Precision, Product, Work,
+};
 
 mod again;
 mod backward;
@@ -231,22 +233,24 @@ impl Tape {
             ..
         } = matrix;
         let learns = matrix.learns && self.recording;
-        let product = |rows, inner, columns, layout, precision| Operation::Product {
-            rows,
-            inner,
-            columns,
-            precision,
-            weight_bits: if layout == Layout::WeightGrad {
-                32
-            } else {
-                bits
-            },
-            layout,
-            after: if layout == Layout::Plain {
-                after
-            } else {
-                After::Nothing
-            },
+        let product = |rows, inner, columns, layout, precision| {
+            Operation::Product(Product {
+                rows,
+                inner,
+                columns,
+                precision,
+                weight_bits: if layout == Layout::WeightGrad {
+                    32
+                } else {
+                    bits
+                },
+                layout,
+                after: if layout == Layout::Plain {
+                    after
+                } else {
+                    After::Nothing
+                },
+            })
         };
         let activation = matches!(after, After::Gelu | After::Relu);
         let (rows, precision) = (x.rows, self.precision);
@@ -299,13 +303,15 @@ impl Tape {
     ) -> Tensor {
         let (queries, keys) = (query.rows / batch, key.rows / batch);
         let head_dim = query.width / heads;
-        let attention = |backward| Operation::Attention {
-            batch,
-            heads,
-            queries,
-            keys,
-            head_dim,
-            backward,
+        let attention = |backward| {
+            Operation::Attention(Attention {
+                batch,
+                heads,
+                queries,
+                keys,
+                head_dim,
+                backward,
+            })
         };
         let weights = batch * heads * queries * keys * F32;
         let scores = (self.kernels == Kernels::Chained).then(|| self.store(weights));

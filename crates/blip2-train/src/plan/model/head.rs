@@ -5,7 +5,7 @@ use blip2_lm::OptConfig;
 use super::Walk;
 use crate::plan::dry_run::{Matrix, Tape, Tensor};
 use crate::plan::towers::{EMBEDDING, Keeping};
-use crate::plan::work::{After, Direction, F32, Layout, Operation, Part, Precision};
+use crate::plan::work::{After, Direction, F32, Layout, Operation, Part, Precision, Product};
 
 /// Logits that are made at once (`blip2_kernels::tied_cross_entropy`).
 const LOGITS_AT_ONCE: usize = 1 << 23;
@@ -39,14 +39,16 @@ pub(super) fn cross_entropy(tape: &mut Tape, hidden: Tensor, embedding: &Matrix)
         ..
     } = embedding;
     // Logits are made in f32, whatever the towers multiply in.
-    let product = |rows, inner, columns, weight_bits, layout| Operation::Product {
-        rows,
-        inner,
-        columns,
-        precision: Precision::F32,
-        weight_bits,
-        layout,
-        after: After::Nothing,
+    let product = |rows, inner, columns, weight_bits, layout| {
+        Operation::Product(Product {
+            rows,
+            inner,
+            columns,
+            precision: Precision::F32,
+            weight_bits,
+            layout,
+            after: After::Nothing,
+        })
     };
     let at_once = (LOGITS_AT_ONCE / words.max(1)).max(1);
     let mut slopes = Vec::new();

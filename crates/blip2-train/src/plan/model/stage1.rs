@@ -4,7 +4,7 @@ use super::head::cross_entropy;
 use super::{Batch, Stage1, Walk, images_of, scored};
 use crate::plan::dry_run::{Matrix, Tensor};
 use crate::plan::towers::{Image, Keeping};
-use crate::plan::work::{After, Direction, Layout, Operation, Part, Precision};
+use crate::plan::work::{After, Direction, Layout, Operation, Part, Precision, Product};
 
 impl Stage1 {
     /// One reading of each image serves all three losses.
@@ -28,7 +28,7 @@ impl Stage1 {
         let image_features = self.projection(walk, "vision_proj", queries);
         let first = walk.tape.copied(&[&read], images, config.hidden_size);
         let text_features = self.projection(walk, "text_proj", first);
-        let similar = Operation::Product {
+        let similar = Operation::Product(Product {
             rows: image_features.rows,
             inner: self.embed_dim,
             columns: images,
@@ -36,7 +36,7 @@ impl Stage1 {
             weight_bits: 32,
             layout: Layout::Transposed,
             after: After::Nothing,
-        };
+        });
         walk.tape.does(Direction::Forward, similar);
         walk.tape.does(Direction::Backward, similar);
         walk.tape.does(Direction::Backward, similar);

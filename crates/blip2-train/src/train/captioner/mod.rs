@@ -4,7 +4,6 @@ mod scores;
 
 use blip2_data::skips::SkipLog;
 use burn::module::Module;
-use burn::tensor::Device;
 
 pub use scores::{ConstantCaption, FinalScores};
 
@@ -14,6 +13,7 @@ use super::images::{Pixels, check_image_size};
 use super::splits::Splits;
 use super::{Start, check_batch_size, fit_judged};
 use crate::RunError;
+use crate::devices::Devices;
 use crate::evaluate::EvalSettings;
 use crate::features::Encoder;
 use crate::hash::tower_hashes;
@@ -21,7 +21,8 @@ use crate::report;
 use crate::run::StopSignal;
 use crate::tasks::CaptionTask;
 
-pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<(), RunError> {
+pub(super) fn run(start: Start, devices: &Devices, stop: &StopSignal) -> Result<(), RunError> {
+    let device = devices.main();
     let recipe = &start.recipe;
     let (Some(model_config), Some(evaluation)) = (&recipe.model, &recipe.evaluation) else {
         return Err(RunError::Usage(
@@ -70,7 +71,7 @@ pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<()
         &settings,
     );
     let task = CaptionTask { model };
-    let (task, step) = fit_judged(&start, task, feed, Box::new(watch), &autodiff, stop)?;
+    let (task, step) = fit_judged(&start, task, feed, Box::new(watch), devices, stop)?;
     Finish {
         recipe,
         folder: &start.folder,

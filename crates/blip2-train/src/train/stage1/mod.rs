@@ -18,6 +18,7 @@ use super::images::{Pixels, check_image_size};
 use super::splits::Splits;
 use super::{Start, check_batch_size, fit_judged};
 use crate::RunError;
+use crate::devices::Devices;
 use crate::evaluate::EvalSettings;
 use crate::features::Encoder;
 use crate::hash::vision_hash;
@@ -25,7 +26,8 @@ use crate::report;
 use crate::run::{StopSignal, checkpoint};
 use crate::tasks::Stage1Task;
 
-pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<(), RunError> {
+pub(super) fn run(start: Start, devices: &Devices, stop: &StopSignal) -> Result<(), RunError> {
+    let device = devices.main();
     let recipe = &start.recipe;
     let (Some(model_config), Some(retrieval)) = (&recipe.stage1, &recipe.retrieval) else {
         return Err(RunError::Usage(
@@ -62,7 +64,7 @@ pub(super) fn run(start: Start, device: &Device, stop: &StopSignal) -> Result<()
     let feed = Feed::new(&start, &splits, &pixels, &encoder, &hashes, &settings)?;
     let watch = RetrievalWatch::new(&splits, feed.val_images.clone(), retrieval, &settings);
     let task = Stage1Task { model };
-    let (task, step) = fit_judged(&start, task, feed, Box::new(watch), &autodiff, stop)?;
+    let (task, step) = fit_judged(&start, task, feed, Box::new(watch), devices, stop)?;
     Finish {
         recipe,
         folder: &start.folder,
