@@ -97,14 +97,17 @@ pub fn probe(backend: &str, index: usize, device: &Device) -> Result<(), RunErro
     }
 }
 
-/// Mesa's driver for processors ends the process (SIGSEGV as it compiles) where it meets CubeCL's matrix product
-/// in SPIR-V, which is what the backend `vulkan` hands it; `wgpu` hands it WGSL. Seen with Mesa 22.3 and 25.0.
+/// Where a device lacks `VK_KHR_workgroup_memory_explicit_layout`, CubeCL 0.11.3 declares shared memory in SPIR-V as
+/// a pointer to a pointer (`lower_shared_implicit` of cubecl-spirv), which `spirv-val` refuses and on which Mesa's
+/// driver for processors ends the process (SIGSEGV; Mesa 22.3 and 25.0 both lack it). The backend `vulkan` hands
+/// over SPIR-V, `wgpu` WGSL.
 fn refuse_software(index: usize, name: &str) -> Result<(), RunError> {
     match name.contains("llvmpipe") {
         true => Err(RunError::Device {
             device: format!("vulkan:{index}"),
             reason: format!(
-                "it is no graphics card but {name}, which crashes on CubeCL's SPIR-V: take \
+                "it is no graphics card but {name}, which lacks \
+                 VK_KHR_workgroup_memory_explicit_layout and would crash on CubeCL's SPIR-V: take \
                  `--backend flex`, or `--backend wgpu`, which goes by WGSL"
             ),
         }),
