@@ -115,7 +115,7 @@ fn devices_that_make_no_sense_are_usage_errors() {
     let both = format!("flex,{}", server.word);
     for (device, expected) in [
         ("flex,flex", "same"),
-        ("flex,", "backends"),
+        ("flex,", "no backend"),
         ("ws://127.0.0.1", "port"),
         (&second, "has 1 devices"),
     ] {
