@@ -37,6 +37,20 @@ pub use precision::{Bits, Dequantized, LinearsTo, MatricesTo, dequantized, reada
 pub use products::Products;
 pub use recompute::{Draws, recomputed};
 
+/// Whether `device` is one of CubeCL's: CUDA, ROCm, Metal, Vulkan, wgpu or its CPU.
+pub(crate) fn is_cube(device: &burn::tensor::Device) -> bool {
+    #[cfg(feature = "cube")]
+    return matches!(
+        device.clone().inner().as_dispatch(),
+        burn::backend::DispatchDevice::Cube(_)
+    );
+    #[cfg(not(feature = "cube"))]
+    {
+        let _ = device;
+        false
+    }
+}
+
 /// Whether `device` is the CPU by `flex`, with or without autodiff.
 pub fn is_flex(device: &burn::tensor::Device) -> bool {
     #[cfg(feature = "flex")]

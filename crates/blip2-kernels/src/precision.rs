@@ -25,7 +25,8 @@ impl ModuleMapper for MatricesTo {
 pub enum Bits {
     /// Eight bits, and a scale for every few dozen numbers of a row, by Burn's quantizer.
     Eight,
-    /// Four bits, two to a byte, and a scale for at most 32 numbers of a row. On `flex` alone.
+    /// Four bits, and a scale for at most 32 numbers of a row: two to a byte on `flex`, eight to a word by
+    /// Burn's quantizer on the backends of CubeCL. Not on devices of servers.
     Four,
 }
 
@@ -48,17 +49,32 @@ impl Bits {
     pub fn available(self, device: &Device) -> bool {
         match self {
             Self::Eight => true,
-            #[cfg(feature = "flex")]
-            Self::Four => device.clone().inner() == Device::flex(),
-            #[cfg(not(feature = "flex"))]
-            Self::Four => {
-                let _ = device;
-                false
-            }
+            Self::Four => crate::is_flex(device) || crate::is_cube(device),
         }
     }
 
+    /// CubeCL packs the numbers of a block into whole words of 32 bits.
+    fn packed<const D: usize>(self, weight: Tensor<D>) -> Tensor<D> {
+        let (value, a_word, longest) = match self {
+            Self::Eight => (QuantValue::Q8S, 4, *BLOCKS.end()),
+            Self::Four => (QuantValue::Q4S, 8, 32),
+        };
+        let columns = weight.dims()[D - 1];
+        let mut blocks = (8..=longest).rev().filter(|block| block % a_word == 0);
+        let Some(block) = blocks.find(|&block| columns.is_multiple_of(block)) else {
+            return weight;
+        };
+        let scheme = QuantScheme::default()
+            .with_value(value)
+            .with_store(QuantStore::PackedU32(0))
+            .per_block([block as u8], ScaleDtype::F32);
+        quantized(weight, &scheme)
+    }
+
     fn round<const D: usize>(self, weight: Tensor<D>) -> Tensor<D> {
+        if crate::is_cube(&weight.device()) {
+            return self.packed(weight);
+        }
         let columns = weight.dims()[D - 1];
         match self {
             Self::Eight => {
@@ -69,9 +85,7 @@ impl Bits {
                     Some(block) => scheme.per_block([block as u8], ScaleDtype::F32),
                     None => scheme.per_tensor(ScaleDtype::F32),
                 };
-                let range = compute_range(&scheme, &weight, &Calibration::MinMax);
-                let params = compute_q_params(&scheme, range);
-                weight.quantize(&scheme, params)
+                quantized(weight, &scheme)
             }
             Self::Four => {
                 #[cfg(feature = "flex")]
@@ -82,6 +96,11 @@ impl Bits {
             }
         }
     }
+}
+
+fn quantized<const D: usize>(weight: Tensor<D>, scheme: &QuantScheme) -> Tensor<D> {
+    let range = compute_range(scheme, &weight, &Calibration::MinMax);
+    weight.quantize(scheme, compute_q_params(scheme, range))
 }
 
 /// Rounds the weights of a module's linear layers to whole numbers, for `Module::map`. They must be constants

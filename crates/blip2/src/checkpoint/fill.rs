@@ -278,7 +278,7 @@ impl Precision {
         match self.bits() {
             Some(bits) if !bits.available(device) => Err(Blip2Error::Config {
                 field: "dtype".into(),
-                reason: "int4 is for the CPU (flex): choose int8 or bf16".into(),
+                reason: "devices of servers keep no int4: choose int8 or bf16".into(),
             }),
             _ => Ok(()),
         }
