@@ -92,10 +92,28 @@ pub fn build_blip2(backend: &str, remote: bool) -> Result<PathBuf, String> {
         .output()
         .map_err(|error| format!("cargo can't be started: {error}"))?;
     if !output.status.success() {
-        return Err(format!("building blip2 for the backend `{backend}` failed"));
+        return Err(format!(
+            "building blip2 for the backend `{backend}` failed{}",
+            needs(backend)
+        ));
     }
     executable(&String::from_utf8_lossy(&output.stdout))
         .ok_or_else(|| "cargo did not say where it put blip2".into())
+}
+
+/// What a build for `backend` takes besides Rust, to end a message with.
+fn needs(backend: &str) -> &'static str {
+    match backend {
+        "cuda" | "cpu" => {
+            "; it links LLVM 23, which the build downloads, and needs zlib's and zstd's headers (Debian: \
+             zlib1g-dev libzstd-dev). Where that download is out of reach, a static LLVM in \
+             ~/.local/share/tracel/tracel-llvm-23.1.0-4, with an empty file .tracel-llvm-installed, takes its \
+             place"
+        }
+        "rocm" => "; it needs AMD's ROCm, in /opt/rocm or where ROCM_PATH says",
+        "metal" => "; it needs macOS",
+        _ => "",
+    }
 }
 
 /// The path in cargo's `"executable":"…"` of the last artifact that has one.

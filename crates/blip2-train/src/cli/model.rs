@@ -49,7 +49,7 @@ pub(super) enum TowerDType {
     Bf16,
     /// Linear layers in eight bits, embeddings in bfloat16.
     Int8,
-    /// Linear layers in four bits, embeddings in bfloat16; on the CPU (`flex`) alone.
+    /// Linear layers in four bits, embeddings in bfloat16; not on devices of servers.
     Int4,
     /// By what the device has, as `precision = "auto"` in a config; products of towers too.
     Auto,

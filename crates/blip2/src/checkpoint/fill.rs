@@ -231,8 +231,8 @@ pub enum Precision {
     Stored,
     /// Linear layers in eight bits with a scale for at most 64 numbers; other matrices in bfloat16.
     Int8,
-    /// Linear layers in four bits with a scale for at most 32 numbers; other matrices in bfloat16. On the
-    /// CPU (`flex`) alone.
+    /// Linear layers in four bits with a scale for at most 32 numbers; other matrices in bfloat16. Not on
+    /// devices of servers.
     Int4,
 }
 

@@ -68,8 +68,7 @@ pub enum Targets {
 pub enum Quantization {
     /// Eight bits, and a scale for every few dozen numbers of a row.
     Int8,
-    /// Four bits, two numbers to a byte, and a scale for at most 32 numbers of a row; on the CPU (`flex`)
-    /// alone.
+    /// Four bits, and a scale for at most 32 numbers of a row; not on devices of servers.
     Int4,
 }
 
