@@ -124,7 +124,8 @@ fn towers_in_int8_stay_near_transformers() {
 
 /// Every word of `precision` that the device has, with the tolerance of its loss, which averages, and of
 /// logits, which do not. Weights of 11 and 8 bits are off by 2⁻¹² and 2⁻⁹ of themselves at most; in bfloat16
-/// the other side of each product is as well, and on some devices its result.
+/// the other side of each product is as well, and on some devices its result. Measured, loss and logits: 3.5e-5
+/// and 2.9e-4 in f16 on `flex` and `wgpu`, 1.7e-4 and 3.0e-3 in bfloat16 on `flex`.
 #[test]
 fn each_precision_of_frozen_towers_stays_near_transformers() {
     let device = Device::default();
@@ -324,7 +325,8 @@ fn matches_transformers_token_ids_for_one_three_and_five_beams() {
 }
 
 /// The loss of towers kept in whole numbers of a few bits, rounded from f32. Models as small as these have
-/// few numbers to average over. Measured: 1.1e-4 and 2.3e-3 of itself.
+/// few numbers to average over. Measured: 1.1e-4 and 2.3e-3 of itself on
+/// `flex`, 3.0e-4 and 8.2e-4 on `wgpu`, whose embeddings are f32.
 #[test]
 fn towers_kept_in_fewer_bits_stay_near_transformers() {
     for device in [Device::default(), Device::default().autodiff()] {
