@@ -119,17 +119,19 @@ impl Row {
 
 fn try_out(backend: &'static str) -> Row {
     let mut row = Row::new(backend);
-    let (tests, build) = seconds(|| run_tests(backend, true));
-    let (blip2, link) = seconds(|| build_blip2(backend, false).map_err(Failure));
-    let blip2 = match (tests, blip2) {
-        (Ok(_), Ok(blip2)) => blip2,
-        (Err(failure), _) | (_, Err(failure)) => {
+    let (built, seconds) = seconds(|| {
+        run_tests(backend, true)?;
+        build_blip2(backend, false).map_err(Failure)
+    });
+    let blip2 = match built {
+        Ok(blip2) => blip2,
+        Err(failure) => {
             row.cells[0] = String::new();
             row.set(1, Err(failure));
             return row;
         }
     };
-    row.set(1, Ok(format!("yes, {:.0} s", build + link)));
+    row.set(1, Ok(format!("yes, {seconds:.0} s")));
     let device = format!("{backend}:0");
     // A machine without the device has built all the same: that is no failure.
     match first_device(backend, &blip2, &device) {
@@ -205,11 +207,8 @@ fn first_device(backend: &str, blip2: &Path, device: &str) -> Result<String, Fai
             // The binary says what is missing.
             let mut command = tuned(blip2);
             command.args(["inspect", MODEL, "--device", device]);
-            let step = Step::run(backend, "device", command, LIMIT)?;
-            match step.succeeded() {
-                Ok(_) => Err(Failure(format!("{device} is not listed"))),
-                Err(failure) => Err(failure),
-            }
+            Step::run(backend, "device", command, LIMIT)?.succeeded()?;
+            Err(Failure(format!("{device} is not listed")))
         }
     }
 }

@@ -30,19 +30,25 @@ pub enum Bits {
     Four,
 }
 
-/// The longest piece of a row that shares a scale in eight bits, and the shortest for which scales pay.
-const BLOCKS: std::ops::RangeInclusive<usize> = 8..=64;
+/// The shortest piece of a row for which a scale of its own pays.
+const SHORTEST: usize = 8;
 
 impl Bits {
     /// Numbers of a row of `columns` that share a scale; none if nothing divides them. In eight bits all
     /// numbers then have one scale, in four the weight stays as it is.
     pub fn block(self, columns: usize) -> Option<usize> {
-        match self {
-            Self::Eight => BLOCKS.rev().find(|&block| columns.is_multiple_of(block)),
-            Self::Four => (8..=32)
-                .rev()
-                .find(|&block| block % 2 == 0 && columns.is_multiple_of(block)),
-        }
+        self.block_of_whole(columns, if self == Self::Four { 2 } else { 1 })
+    }
+
+    /// As [`block`](Self::block), of pieces of `together` numbers that are kept as one.
+    fn block_of_whole(self, columns: usize, together: usize) -> Option<usize> {
+        let longest = match self {
+            Self::Eight => 64,
+            Self::Four => 32,
+        };
+        (SHORTEST..=longest)
+            .rev()
+            .find(|block| block.is_multiple_of(together) && columns.is_multiple_of(*block))
     }
 
     /// Whether weights on `device` may be kept so.
@@ -55,13 +61,11 @@ impl Bits {
 
     /// CubeCL packs the numbers of a block into whole words of 32 bits.
     fn packed<const D: usize>(self, weight: Tensor<D>) -> Tensor<D> {
-        let (value, a_word, longest) = match self {
-            Self::Eight => (QuantValue::Q8S, 4, *BLOCKS.end()),
-            Self::Four => (QuantValue::Q4S, 8, 32),
+        let (value, a_word) = match self {
+            Self::Eight => (QuantValue::Q8S, 4),
+            Self::Four => (QuantValue::Q4S, 8),
         };
-        let columns = weight.dims()[D - 1];
-        let mut blocks = (8..=longest).rev().filter(|block| block % a_word == 0);
-        let Some(block) = blocks.find(|&block| columns.is_multiple_of(block)) else {
+        let Some(block) = self.block_of_whole(weight.dims()[D - 1], a_word) else {
             return weight;
         };
         let scheme = QuantScheme::default()

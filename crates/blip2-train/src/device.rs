@@ -79,11 +79,6 @@ pub fn host() -> Device {
     Device::default()
 }
 
-/// Whether `device` is the CPU by `flex`, whose memory is the machine's.
-pub fn is_flex(device: &Device) -> bool {
-    blip2_kernels::is_flex(device)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -49,10 +49,9 @@ pub fn install() {
 
 /// Whether `panic` is for want of memory.
 pub(crate) fn is_why(panic: &std::panic::PanicHookInfo<'_>) -> bool {
-    let payload = panic.payload();
-    let text = payload.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
-    text.is_some_and(|text| SIGNS.iter().any(|sign| text.contains(sign)))
+    panic
+        .payload_as_str()
+        .is_some_and(|text| SIGNS.iter().any(|sign| text.contains(sign)))
 }
 
 /// The system's allocator, which ends the process with a line where it has no more memory.

@@ -110,6 +110,7 @@ impl Start {
 ///
 /// Whatever stopped it. The checkpoints up to then stay, and `--resume` goes on from them.
 pub fn run(start: Start, devices: &Devices, stop: &StopSignal) -> Result<(), RunError> {
+    check_shared(&start.recipe, devices)?;
     crate::data::prepare(&start.recipe.data)?;
     devices.main().seed(start.recipe.seed);
     match start.recipe.task {

@@ -192,7 +192,6 @@ fn tower<C, M: Module>(
     } else {
         device.clone()
     };
-    config.dtype.check(&device)?;
     let (architecture, module) = make(config, &device)?;
     Ok((architecture, Tower::new(module, config.frozen)))
 }

@@ -49,7 +49,7 @@ impl TowersPrecision {
         {
             (tower.dtype, tower.compute) = word.on(device);
         }
-        tower.dtype.check_on(device, field)
+        tower.dtype.check_on(device, &format!("{field}.dtype"))
     }
 
     /// Fails if `tower`, the table `field`, says otherwise by itself.
@@ -74,28 +74,31 @@ impl Precision {
     /// Whether `device` keeps numbers in this precision and computes in it.
     pub fn available_on(self, device: &Device) -> bool {
         match self {
-            // Of whole numbers int4 has a check of its own.
-            Self::F32 | Self::Stored | Self::Int8 | Self::Int4 => true,
+            Self::F32 | Self::Stored => true,
+            Self::Int8 | Self::Int4 => self.bits().is_none_or(|bits| bits.available(device)),
             Self::F16 => device.supports_dtype(FloatDType::F16),
             Self::BF16 => device.supports_dtype(FloatDType::BF16),
         }
     }
 
-    /// Fails where `device` lacks this precision, for which the table `field` asks.
-    fn check_on(self, device: &Device, field: &str) -> Result<(), Blip2Error> {
+    /// Fails where `device` lacks this precision, for which the key `field` asks.
+    pub(crate) fn check_on(self, device: &Device, field: &str) -> Result<(), Blip2Error> {
         if self.available_on(device) {
             return Ok(());
         }
+        let lacks = |word| {
+            format!(
+                "this device has no {word}; take \"f32\", or leave it out and set `precision = \"auto\"` in \
+                 the model's table"
+            )
+        };
         Err(Blip2Error::Config {
-            field: format!("{field}.dtype"),
-            reason: format!(
-                "this device has no {}; take \"f32\", or leave it out and set `precision = \"auto\"` in the \
-                 model's table",
-                match self {
-                    Self::F16 => "f16",
-                    _ => "bf16",
-                }
-            ),
+            field: field.into(),
+            reason: match self {
+                Self::F16 => lacks("f16"),
+                Self::BF16 => lacks("bf16"),
+                _ => "devices of servers keep no int4: choose int8 or bf16".into(),
+            },
         })
     }
 }

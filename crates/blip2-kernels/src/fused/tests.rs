@@ -4,11 +4,10 @@ use burn::module::{Lora, Module, ModuleMapper, Param, ParamGroup};
 use burn::nn::{Dropout, DropoutConfig, Linear, LinearConfig};
 use burn::tensor::activation::softmax;
 use burn::tensor::quantization::{QuantScheme, QuantStore, ScaleDtype};
-use burn::tensor::{DType, Distribution, FloatDType, Tensor, TensorData, module};
+use burn::tensor::{DType, Device, Distribution, FloatDType, Tensor, TensorData, module};
 use proptest::prelude::*;
 
 use super::*;
-use burn::tensor::Device;
 
 mod eight_bits;
 mod four_bits;

@@ -77,11 +77,13 @@ impl TowerDType {
 
     /// The products that go with it, if it says so.
     fn compute(self, device: &Device) -> Option<TowerCompute> {
-        let compute = TowersPrecision::Auto.on(device).1;
-        (self == Self::Auto).then(|| TowerCompute {
-            vision_backbone: compute,
-            text_backbone: compute,
-            ..TowerCompute::default()
+        (self == Self::Auto).then(|| {
+            let compute = TowersPrecision::Auto.on(device).1;
+            TowerCompute {
+                vision_backbone: compute,
+                text_backbone: compute,
+                ..TowerCompute::default()
+            }
         })
     }
 }

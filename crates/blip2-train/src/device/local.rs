@@ -132,9 +132,7 @@ fn quietly<R>(work: impl FnOnce() -> R) -> Result<R, String> {
     let before = take_hook();
     let told = first.clone();
     set_hook(Box::new(move |panic| {
-        let payload = panic.payload();
-        let text = payload.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
+        let text = panic.payload_as_str();
         let line = text.map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "));
         let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
         told.get_or_insert(line.unwrap_or_else(|| "it panics".into()));

@@ -187,7 +187,7 @@ impl Plan {
             true => None,
             false => Some(data_sheet(&settings.device_type)?),
         };
-        let fused = here && crate::device::is_flex(device);
+        let fused = here && blip2_kernels::is_flex(device);
         let kernels = if fused {
             Kernels::Fused
         } else {

@@ -78,7 +78,7 @@ fn short(need: &Need, free: usize) -> bool {
 ///
 /// [`RunError::Memory`], unless `ignore`.
 pub fn training(recipe: &Recipe, device: &Device, ignore: bool) -> Result<Option<usize>, RunError> {
-    if !crate::device::is_flex(device) {
+    if !blip2_kernels::is_flex(device) {
         return Ok(None);
     }
     let free = MainMemory::now().free;
@@ -181,7 +181,7 @@ pub fn captioning(
     device: &Device,
     ignore: bool,
 ) -> Result<(), RunError> {
-    if !crate::device::is_flex(device) {
+    if !blip2_kernels::is_flex(device) {
         return Ok(());
     }
     let captions = &Captions {

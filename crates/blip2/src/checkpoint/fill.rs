@@ -116,7 +116,7 @@ pub fn fill_known<M: Module>(
     progress: Option<&Meter>,
     device: &Device,
 ) -> Result<M, Blip2Error> {
-    matrices.check(device)?;
+    matrices.check_on(device, "dtype")?;
     let parameters = expected(&module);
     let mut jobs = Vec::with_capacity(parameters.len());
     for (path, parameter) in &parameters {
@@ -265,22 +265,12 @@ impl Precision {
         }
     }
 
-    fn bits(self) -> Option<Bits> {
+    /// The whole numbers of linear layers, if they are kept in such.
+    pub(crate) fn bits(self) -> Option<Bits> {
         match self {
             Self::Int8 => Some(Bits::Eight),
             Self::Int4 => Some(Bits::Four),
             Self::F32 | Self::F16 | Self::BF16 | Self::Stored => None,
-        }
-    }
-
-    /// Fails if weights can't be kept so on `device`.
-    pub(crate) fn check(self, device: &Device) -> Result<(), Blip2Error> {
-        match self.bits() {
-            Some(bits) if !bits.available(device) => Err(Blip2Error::Config {
-                field: "dtype".into(),
-                reason: "devices of servers keep no int4: choose int8 or bf16".into(),
-            }),
-            _ => Ok(()),
         }
     }
 

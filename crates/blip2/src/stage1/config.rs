@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use blip2_data::transforms::ImageProcessorConfig;
 use blip2_qformer::QFormerConfig;
 use blip2_vision::VisionConfig;
-use serde::{Deserialize, Serialize};
-
 use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{CONSTANT_ENCODER, TRAINED_PART};
 use crate::precision::TowersPrecision;
